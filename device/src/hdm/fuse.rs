@@ -1,0 +1,1 @@
+//! The FUSE window: QEMU maps a file whose pages this process fills and takes back.

@@ -1,0 +1,50 @@
+//! Host-managed device memory: the medium and the windows onto it.
+//!
+//! [`media::Media`] is what the device keeps: the compressed store, the poison list and the watermarks. A
+//! [`Window`] is how guest loads and stores reach it: [`fuse`] (QEMU maps a file of a FUSE file system, accesses run
+//! at native speed) or [`trap`] (each access is a message).
+
+pub mod fuse;
+pub mod media;
+pub mod trap;
+
+use std::{ops::Range, os::fd::BorrowedFd};
+
+/// A way for guest loads and stores to reach the medium. Addresses are DPA.
+///
+/// None of these may be called from the window's own request handlers: they wait for them.
+pub trait Window: Send + Sync {
+    /// The file to hand to QEMU for mapping, if accesses are native. Its size is at least the capacity.
+    fn mmap_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// A trapped read (REGION_READ of BAR2). The range lies inside the capacity.
+    fn read(&self, dpa: u64, data: &mut [u8]);
+
+    /// A trapped write (REGION_WRITE of BAR2). The range lies inside the capacity.
+    fn write(&self, dpa: u64, data: &[u8]);
+
+    /// Sends every dirty byte the window holds to the medium; when it returns, occupancy is exact for all stores that
+    /// the guest made before the call.
+    fn flush(&self);
+
+    /// Writes back and drops what the window holds of a range, so that the next guest load asks the medium.
+    fn invalidate(&self, dpa: Range<u64>);
+
+    /// Bytes of decompressed lines the window holds now, and how many of them the last flush found dirty.
+    fn resident(&self) -> Resident;
+}
+
+/// What a window holds outside the medium.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Decompressed bytes held.
+    pub bytes: u64,
+    /// The bound on them.
+    pub bound: u64,
+    /// Loads that had to ask the medium, in pages, since the start.
+    pub faults: u64,
+    /// Pages written back since the start.
+    pub written_back: u64,
+    /// Pages dropped to keep the bound since the start.
+    pub evicted: u64,
+}

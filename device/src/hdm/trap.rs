@@ -1,0 +1,1 @@
+//! The trapped window: each guest access is a message.

@@ -1,0 +1,20 @@
+//! A CXL Type-3 memory device that really compresses what the guest stores.
+//!
+//! One room a layer, and each knows only the rooms listed before it:
+//!
+//! - [`store`]: 4 KiB blocks in, compressed bytes in a bounded arena out. Knows no CXL.
+//! - [`hdm`]: the medium behind the HDM (store, poison, watermarks) and the windows through which guest loads and
+//!   stores reach it.
+//! - [`cxl`]: the PCI function as the specification describes it: configuration space, DVSECs, registers, mailbox.
+//!   Knows no sockets.
+//! - [`vfio_user`]: the wire to QEMU. Knows no CXL.
+//! - [`control`]: the QMP-style control socket.
+//! - [`serve`] puts them together; [`cli`] is the command line.
+
+pub mod cli;
+pub mod control;
+pub mod cxl;
+pub mod hdm;
+pub mod serve;
+pub mod store;
+pub mod vfio_user;

@@ -1,0 +1,1 @@
+//! Puts the rooms together: one device, served on one socket.

@@ -1,0 +1,45 @@
+//! The wire to QEMU: a vfio-user server that checks every message before it acts. Knows no CXL.
+
+use std::os::fd::BorrowedFd;
+
+/// A region as GET_REGION_INFO tells it. The index is its place in [`Backend::regions`].
+#[derive(Clone, Debug, Default)]
+pub struct Region {
+    /// Bytes; 0 for a region that does not exist.
+    pub size: u64,
+    /// Whether it may be read and written.
+    pub access: bool,
+    /// Bytes from its start that the client may map from [`Backend::mmap_fd`]; 0 for none.
+    pub mmap_len: u64,
+}
+
+/// What the server serves. Ranges are inside the region when these are called; lengths are at most
+/// the negotiated `max_data_xfer_size`.
+pub trait Backend: Send + Sync {
+    /// The nine VFIO PCI regions (BAR0..BAR5, ROM, configuration, VGA).
+    fn regions(&self) -> [Region; 9];
+
+    /// Vectors of each VFIO PCI interrupt index (INTX, MSI, MSI-X, ERR, REQ).
+    fn irq_counts(&self) -> [u32; 5];
+
+    /// The file behind a mappable region.
+    fn mmap_fd(&self, region: u32) -> Option<BorrowedFd<'_>>;
+
+    /// REGION_READ.
+    fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), rustix::io::Errno>;
+
+    /// REGION_WRITE.
+    fn write(&self, region: u32, offset: u64, data: &[u8]) -> Result<(), rustix::io::Errno>;
+
+    /// DEVICE_RESET.
+    fn reset(&self);
+
+    /// A client has begun to listen to a vector (an eventfd was set, or it was unmasked).
+    fn irq_armed(&self, index: u32, vector: u32);
+
+    /// A client has negotiated its version.
+    fn client_connected(&self);
+
+    /// The client is gone; its eventfds and mappings are already dropped.
+    fn client_gone(&self);
+}

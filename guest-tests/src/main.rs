@@ -1,0 +1,3 @@
+//! `cxl-cram-guest`: the agent and the test programs.
+
+fn main() {}

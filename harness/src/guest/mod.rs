@@ -1,0 +1,1 @@
+//! What goes into the guest: initramfs, ACPI tables, the agent channel.

@@ -1,0 +1,3 @@
+//! `cxl-cram-harness`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Fetches, builds and caches what a run needs.

@@ -1,0 +1,1 @@
+//! Scenarios, normalising, snapshots, reports.
