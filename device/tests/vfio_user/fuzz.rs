@@ -44,7 +44,8 @@ enum Mutation {
 }
 
 fn mutation() -> impl Strategy<Value = Mutation> {
-    let limits = vec![0, 1, 2, 15, 16, 31, 32, 0x1000, 0x1001, 1 << 20, (1 << 20) + 33, 1 << 31, u32::MAX - 15, u32::MAX];
+    let limits =
+        vec![0, 1, 2, 15, 16, 31, 32, 0x1000, 0x1001, 1 << 20, (1 << 20) + 33, 1 << 31, u32::MAX - 15, u32::MAX];
     prop_oneof![
         3 => Just(Mutation::None),
         2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, mask)| Mutation::Flip(at, mask)),

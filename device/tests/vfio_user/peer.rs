@@ -71,20 +71,25 @@ pub(crate) struct TestDevice {
     called: Condvar,
 }
 
+/// Configuration space after a reset.
+fn reset_config() -> Vec<u8> {
+    let mut config = vec![0u8; 0x1000];
+    config[0x00..0x04].copy_from_slice(&[0x34, 0x12, 0x78, 0x56]);
+    config[0x06] = 0x10; // has capabilities
+    config[0x0b] = 0xff; // class: none of the others
+    config[0x18] = 0x0c; // BAR2: 64 bit, prefetchable
+    config[0x34] = 0x40;
+    // MSI-X: VECTORS entries, table at BAR0 + 0, pending bits at BAR0 + 0x800.
+    config[0x40..0x4c].copy_from_slice(&[0x11, 0, VECTORS as u8 - 1, 0, 0, 0, 0, 0, 0, 8, 0, 0]);
+    config
+}
+
 impl TestDevice {
     fn new() -> Self {
-        let mut config = vec![0u8; 0x1000];
-        config[0x00..0x04].copy_from_slice(&[0x34, 0x12, 0x78, 0x56]);
-        config[0x06] = 0x10; // has capabilities
-        config[0x0b] = 0xff; // class: none of the others
-        config[0x18] = 0x0c; // BAR2: 64 bit, prefetchable
-        config[0x34] = 0x40;
-        // MSI-X: VECTORS entries, table at BAR0 + 0, pending bits at BAR0 + 0x800.
-        config[0x40..0x4c].copy_from_slice(&[0x11, 0, VECTORS as u8 - 1, 0, 0, 0, 0, 0, 0, 8, 0, 0]);
         let bar2 = memfd_create("bar2", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&bar2, BAR2_LEN).unwrap();
         Self {
-            config: Mutex::new(config),
+            config: Mutex::new(reset_config()),
             bar0: Mutex::new(vec![0; BAR0_LEN as usize]),
             bar2,
             calls: Mutex::default(),
@@ -99,6 +104,10 @@ impl TestDevice {
 
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
+    }
+
+    pub(crate) fn forget_calls(&self) {
+        self.calls.lock().unwrap().clear();
     }
 
     /// Waits until the device was called so, `times` times in all.
@@ -121,7 +130,7 @@ impl Backend for TestDevice {
     }
 
     fn irq_counts(&self) -> [u32; 5] {
-        [0, 0, VECTORS, 0, 0]
+        [0, 0, VECTORS, 1, 0]
     }
 
     fn mmap_fd(&self, region: u32) -> Option<BorrowedFd<'_>> {
@@ -166,6 +175,7 @@ impl Backend for TestDevice {
     }
 
     fn client_gone(&self) {
+        *self.config.lock().unwrap() = reset_config();
         self.note(Call::Gone);
     }
 }
