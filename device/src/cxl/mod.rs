@@ -2,6 +2,9 @@
 //!
 //! [`Type3`] is what a root port sees: configuration space and BAR0. Section numbers are of CXL 3.1 unless said.
 
+pub mod registers;
+pub mod vectors;
+
 use std::sync::Arc;
 
 use crate::hdm::media::Media;
