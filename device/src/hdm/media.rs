@@ -1,33 +1,39 @@
 //! The medium: compressed store, poison list and watermarks in one.
+//!
+//! Two kinds of caller meet here. The data path ([`Media::load`], [`Media::store`]) runs in window handlers and waits
+//! for nothing but short locks. Commands (zero, poison, power cycle) wait for the window, which waits for the data
+//! path; they are serialised among themselves and hold only that lock while they wait.
+//!
+//! A command that changes bytes the window may hold a copy of *holds* their range: until the window has dropped its
+//! copy, what is written back there is stale and ignored. So a trimmed page is not resurrected by a late write-back.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use super::Window;
-use crate::store::{Block, Codec, StoreError, Usage};
+use parking_lot::{Mutex, RwLock};
 
-/// Bytes a poison record is counted in (CXL 3.1, 8.2.10.9.4.1: units of 64 bytes).
-pub const LINE_SIZE: u64 = 64;
+use super::{
+    Window,
+    crossings::Crossings,
+    poison::{self, PoisonList},
+    watermark::{Crossing, Gate, Invalid},
+};
+pub use super::{
+    poison::{LINE_SIZE, POISON_PATTERN, PoisonRecord, PoisonSource},
+    watermark::{Threshold, Watermarks},
+};
+use crate::store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig, StoreError, Usage};
 
-/// What a load of a poisoned line returns, repeated over the 64 bytes. Never silently the old data.
-pub const POISON_PATTERN: u64 = 0xdead_beef_bad0_c0de;
+/// Bytes [`Media::zero`] holds back from the window at a time.
+const ZERO_CHUNK: u64 = 16 << 20;
 
-/// A threshold on free media.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Threshold {
-    /// Per cent of the physical size, 0.0..=100.0. Follows the physical size when that is changed.
-    Percent(f64),
-    /// Bytes.
-    Bytes(u64),
-}
-
-/// The two watermarks on *free* media. `low < high`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Watermarks {
-    /// Free media below this: low crossing (allocation blocked).
-    pub low: Threshold,
-    /// Free media above this: high crossing (allocation allowed again).
-    pub high: Threshold,
-}
+/// Locks that serialise calls on one block; blocks share them by their low bits.
+const BLOCK_LOCKS: usize = 64;
 
 /// What a medium is made from.
 #[derive(Clone, Debug)]
@@ -40,33 +46,6 @@ pub struct MediaConfig {
     pub codec: Codec,
     /// The watermarks.
     pub watermarks: Watermarks,
-}
-
-/// Where a poisoned line came from; the values are those of the poison list's error source field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum PoisonSource {
-    /// Unknown.
-    Unknown = 0,
-    /// External to the device.
-    External = 1,
-    /// Internal: here, a block that no longer fitted.
-    Internal = 2,
-    /// Injected.
-    Injected = 3,
-    /// Vendor-specific.
-    Vendor = 7,
-}
-
-/// A run of poisoned lines with one source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoisonRecord {
-    /// First byte (DPA), 64-byte aligned.
-    pub dpa: u64,
-    /// Length in bytes, a multiple of 64.
-    pub length: u64,
-    /// Where it came from.
-    pub source: PoisonSource,
 }
 
 /// What the medium tells its listener. Sent from whichever thread caused it, with no lock of the medium held.
@@ -135,94 +114,366 @@ pub enum MediaError {
     Store(#[from] StoreError),
 }
 
-/// Called on every [`MediaEvent`].
+/// Called on every [`MediaEvent`]. It may run in a window's handler: it must not call the methods of [`Media`] that
+/// wait for the window, nor take a lock that another thread holds while it is inside one of them.
 pub type Listener = Box<dyn Fn(MediaEvent) + Send + Sync>;
 
 /// The medium.
-pub struct Media {}
+pub struct Media {
+    capacity: u64,
+    store: Store,
+    /// Serialises commands. Never taken on the data path.
+    command: Mutex<()>,
+    /// The range a command holds. Read-locked for the whole of a store, so that taking it waits for those under way.
+    held: RwLock<Range<u64>>,
+    block_locks: [Mutex<()>; BLOCK_LOCKS],
+    poison: Mutex<PoisonList>,
+    /// Bytes poisoned, so that the data path can pass by an empty list.
+    poisoned: AtomicU64,
+    overflows: AtomicU64,
+    crossings: Crossings,
+    listener: RwLock<Option<Arc<Listener>>>,
+    window: RwLock<Option<Weak<dyn Window>>>,
+}
 
 impl Media {
     /// Injected poison records the list can hold (QEMU's cxl-type3 uses 256).
-    pub const MAX_INJECTED: usize = 256;
+    pub const MAX_INJECTED: usize = PoisonList::MAX_INJECTED;
 
     /// An empty medium.
-    pub fn new(_config: &MediaConfig) -> Result<Arc<Self>, MediaError> {
-        todo!()
+    pub fn new(config: &MediaConfig) -> Result<Arc<Self>, MediaError> {
+        let gate = Gate::new(config.watermarks, config.physical).map_err(|e| bad_watermarks(e, config.physical))?;
+        let store = Store::new(&StoreConfig {
+            blocks: config.capacity / BLOCK_SIZE as u64,
+            physical: config.physical,
+            codec: config.codec,
+        })?;
+        Ok(Arc::new(Self {
+            capacity: config.capacity,
+            store,
+            command: Mutex::new(()),
+            held: RwLock::new(0..0),
+            block_locks: [const { Mutex::new(()) }; BLOCK_LOCKS],
+            poison: Mutex::new(PoisonList::default()),
+            poisoned: AtomicU64::new(0),
+            overflows: AtomicU64::new(0),
+            crossings: Crossings::new(gate),
+            listener: RwLock::new(None),
+            window: RwLock::new(None),
+        }))
     }
 
     /// HDM promised, bytes.
     pub fn capacity(&self) -> u64 {
-        todo!()
+        self.capacity
     }
 
     /// Sets who hears of events; replaces the one before.
-    pub fn set_listener(&self, _listener: Listener) {
-        todo!()
+    pub fn set_listener(&self, listener: Listener) {
+        *self.listener.write() = Some(Arc::new(listener));
     }
 
-    /// Sets the window that holds lines of this medium, so that flushes and invalidations reach it.
-    pub fn set_window(&self, _window: Arc<dyn Window>) {
-        todo!()
+    /// Sets the window that holds lines of this medium, so that flushes and invalidations reach it. A window keeps its
+    /// medium, not the other way round: whoever made the window must keep it.
+    pub fn set_window(&self, window: Arc<dyn Window>) {
+        *self.window.write() = Some(Arc::downgrade(&window));
     }
 
-    /// Data path: the block as the guest must see it, poisoned lines as [`POISON_PATTERN`].
-    pub fn load(&self, _block: u64, _out: &mut Block) {
-        todo!()
+    /// Data path: the block as the guest must see it, poisoned lines as [`POISON_PATTERN`]. Past the end: zeros.
+    pub fn load(&self, block: u64, out: &mut Block) {
+        let _serial = self.lock_block(block);
+        match self.store.read(block, out) {
+            Ok(()) => {}
+            Err(StoreError::OutOfRange { .. }) => {
+                out.fill(0);
+                return;
+            }
+            Err(error) => {
+                // What cannot be decompressed is lost, and lost data is poison, never zeros.
+                tracing::error!(%error, "block lost");
+                self.change_poison(|poison| poison.lose(block));
+            }
+        }
+        poison::overlay(out, self.poison_mask(block));
     }
 
     /// Data path: a block written back. A line that was poisoned and differs from the pattern was overwritten: its
     /// poison is cleared. A block that does not fit is poisoned whole, and [`MediaEvent::Overflow`] is sent.
-    pub fn store(&self, _block: u64, _data: &Block) {
-        todo!()
+    pub fn store(&self, block: u64, data: &Block) {
+        if block >= self.store.blocks() {
+            return;
+        }
+        let result = {
+            let held = self.held.read();
+            let _serial = self.lock_block(block);
+            let at = block * BLOCK_SIZE as u64;
+            let stale = overlap(&held, &(at..at + BLOCK_SIZE as u64));
+            if stale.is_empty() {
+                self.store_locked(block, data, pattern_or_none(self.poison_mask(block), data))
+            } else if stale.end - stale.start == BLOCK_SIZE as u64 {
+                return;
+            } else {
+                let mut merged = *data;
+                let mut kept = [0; BLOCK_SIZE];
+                if self.store.read(block, &mut kept).is_ok() {
+                    let bytes = (stale.start - at) as usize..(stale.end - at) as usize;
+                    merged[bytes.clone()].copy_from_slice(&kept[bytes]);
+                }
+                let keep = line_mask(stale.start - at..stale.end - at);
+                self.store_locked(block, &merged, keep | pattern_or_none(self.poison_mask(block), data))
+            }
+        };
+        if result.is_err() {
+            self.overflowed(block);
+        }
+        self.settle();
     }
 
     /// Occupancy after flushing the window. Not from a window's handler.
     pub fn occupancy(&self) -> Occupancy {
-        todo!()
+        if let Some(window) = self.window() {
+            window.flush();
+        }
+        self.occupancy_now()
     }
 
     /// Occupancy as the store counts it now, without a flush: never blocks, may lag by what is dirty in the window.
     pub fn occupancy_now(&self) -> Occupancy {
-        todo!()
+        let gate = self.crossings.gate();
+        Occupancy {
+            capacity: self.capacity,
+            usage: self.store.usage(),
+            low_watermark: gate.low(),
+            high_watermark: gate.high(),
+            blocked: gate.blocked(),
+            poisoned: self.poisoned.load(Ordering::Relaxed),
+            overflows: self.overflows.load(Ordering::Relaxed),
+        }
     }
 
     /// Media operation Zero / Sanitize: the range (4 KiB aligned) reads as zeros, holds no media, has no poison.
-    pub fn zero(&self, _dpa: Range<u64>) -> Result<(), MediaError> {
-        todo!()
+    /// Guest stores to it that race with the command may be lost. Not from a window's handler.
+    pub fn zero(&self, dpa: Range<u64>) -> Result<(), MediaError> {
+        self.check(&dpa, BLOCK_SIZE as u64)?;
+        let _serial = self.command.lock();
+        let mut start = dpa.start;
+        while start < dpa.end {
+            let chunk = start..dpa.end.min(start + ZERO_CHUNK);
+            start = chunk.end;
+            self.zero_chunk(chunk)?;
+            self.settle();
+        }
+        Ok(())
     }
 
-    /// Poisoned runs that overlap a range, ascending, joined where neighbours have one source.
-    pub fn poison_list(&self, _dpa: Range<u64>) -> Vec<PoisonRecord> {
-        todo!()
+    /// Poisoned runs that overlap a range, ascending, joined where neighbours have one source and cut to the lines the
+    /// range touches.
+    pub fn poison_list(&self, dpa: Range<u64>) -> Vec<PoisonRecord> {
+        self.poison.lock().list(dpa)
     }
 
     /// Poisons one line (64-byte aligned DPA): its data is lost, loads see the pattern. Injecting twice is no error.
-    pub fn inject_poison(&self, _dpa: u64) -> Result<(), MediaError> {
-        todo!()
+    /// Not from a window's handler.
+    pub fn inject_poison(&self, dpa: u64) -> Result<(), MediaError> {
+        self.check(&(dpa..dpa.saturating_add(LINE_SIZE)), LINE_SIZE)?;
+        let (block, line) = (dpa / BLOCK_SIZE as u64, dpa % BLOCK_SIZE as u64 / LINE_SIZE);
+        let _serial = self.command.lock();
+        let hold = self.hold(dpa..dpa + LINE_SIZE);
+        {
+            let _serial = self.lock_block(block);
+            self.change_poison(|poison| poison.inject(block, line)).map_err(|_| MediaError::PoisonListFull)?;
+        }
+        self.invalidate(block);
+        drop(hold);
+        Ok(())
     }
 
-    /// Clears the poison of one line and writes `data` there.
-    pub fn clear_poison(&self, _dpa: u64, _data: &[u8; LINE_SIZE as usize]) -> Result<(), MediaError> {
-        todo!()
+    /// Clears the poison of one line and writes `data` there. Not from a window's handler.
+    pub fn clear_poison(&self, dpa: u64, data: &[u8; LINE_SIZE as usize]) -> Result<(), MediaError> {
+        self.check(&(dpa..dpa.saturating_add(LINE_SIZE)), LINE_SIZE)?;
+        let (block, line) = (dpa / BLOCK_SIZE as u64, dpa % BLOCK_SIZE as u64 / LINE_SIZE);
+        let _serial = self.command.lock();
+        let hold = self.hold(dpa..dpa + LINE_SIZE);
+        let result = {
+            let _serial = self.lock_block(block);
+            let mut contents = [0; BLOCK_SIZE];
+            self.store.read(block, &mut contents)?;
+            let at = (line * LINE_SIZE) as usize;
+            contents[at..at + data.len()].copy_from_slice(data);
+            self.store_locked(block, &contents, !(1 << line))
+        };
+        if result.is_err() {
+            self.overflowed(block);
+        }
+        self.invalidate(block);
+        drop(hold);
+        self.settle();
+        result
     }
 
     /// Changes the watermarks; a crossing that follows from it is sent at once.
-    pub fn set_watermarks(&self, _watermarks: Watermarks) -> Result<(), MediaError> {
-        todo!()
+    pub fn set_watermarks(&self, watermarks: Watermarks) -> Result<(), MediaError> {
+        {
+            let _serial = self.command.lock();
+            let physical = self.store.usage().physical;
+            self.crossings
+                .change(|gate| Ok(Gate::new(watermarks, physical)?.carry(gate)))
+                .map_err(|e| bad_watermarks(e, physical))?;
+        }
+        self.settle();
+        Ok(())
     }
 
     /// Changes the media that exists; a crossing that follows from it is sent at once.
-    pub fn set_physical(&self, _bytes: u64) -> Result<(), MediaError> {
-        todo!()
+    pub fn set_physical(&self, bytes: u64) -> Result<(), MediaError> {
+        {
+            let _serial = self.command.lock();
+            let bytes = bytes - bytes % BLOCK_SIZE as u64;
+            let resized = self.crossings.gate().resized(bytes).map_err(|e| bad_watermarks(e, bytes))?;
+            // Stores go on meanwhile: the gate must not see a new size with old watermarks, so both change under its
+            // lock.
+            self.crossings.change(|gate| {
+                self.store.set_physical(bytes)?;
+                Ok::<_, StoreError>(resized.carry(gate))
+            })?;
+        }
+        self.settle();
+        Ok(())
     }
 
     /// What the attached window holds outside the medium; zeros without a window.
     pub fn resident(&self) -> super::Resident {
-        todo!()
+        self.window().map(|window| window.resident()).unwrap_or_default()
     }
 
-    /// Power cycle: contents, poison and counters gone, not blocked, no event sent.
+    /// Power cycle: contents, poison and counters gone, not blocked, no event sent. The physical size and the
+    /// watermarks stay. Not from a window's handler.
     pub fn clear(&self) {
-        todo!()
+        let _serial = self.command.lock();
+        if let Err(error) = self.zero_chunk(0..self.capacity) {
+            tracing::error!(%error, "power cycle");
+        }
+        self.overflows.store(0, Ordering::Relaxed);
+        self.crossings.reset();
     }
+
+    fn zero_chunk(&self, dpa: Range<u64>) -> Result<(), MediaError> {
+        let blocks = dpa.start / BLOCK_SIZE as u64..dpa.end / BLOCK_SIZE as u64;
+        let _hold = self.hold(dpa.clone());
+        self.store.trim(blocks.clone())?;
+        self.change_poison(|poison| poison.clear_blocks(blocks));
+        if let Some(window) = self.window() {
+            window.invalidate(dpa);
+        }
+        Ok(())
+    }
+
+    /// Writes a block whose lock is held. Lines of `keep` keep the poison they have, the others lose it. On error the
+    /// block is lost and poisoned whole.
+    fn store_locked(&self, block: u64, data: &Block, keep: u64) -> Result<(), MediaError> {
+        let result = self.store.write(block, data);
+        if result.is_err() {
+            self.change_poison(|poison| poison.lose(block));
+        } else if self.poisoned.load(Ordering::Relaxed) != 0 {
+            self.change_poison(|poison| poison.clear(block, !keep));
+        }
+        Ok(result?)
+    }
+
+    /// Tells that a block did not fit. The window still shows the guest what the medium has lost: it must drop that
+    /// page, but later, for this may be its own handler.
+    fn overflowed(&self, block: u64) {
+        self.overflows.fetch_add(1, Ordering::Relaxed);
+        let dpa = block * BLOCK_SIZE as u64;
+        if let Some(window) = self.window() {
+            window.invalidate_later(dpa..dpa + BLOCK_SIZE as u64);
+        }
+        self.tell(MediaEvent::Overflow { dpa });
+    }
+
+    fn settle(&self) {
+        self.crossings.settle(
+            || self.store.usage().free(),
+            |crossing| {
+                self.tell(match crossing {
+                    Crossing::Low => MediaEvent::LowCrossing,
+                    Crossing::High => MediaEvent::HighCrossing,
+                })
+            },
+        );
+    }
+
+    fn tell(&self, event: MediaEvent) {
+        let listener = self.listener.read().clone();
+        if let Some(listener) = listener {
+            listener(event);
+        }
+    }
+
+    fn window(&self) -> Option<Arc<dyn Window>> {
+        self.window.read().as_ref()?.upgrade()
+    }
+
+    fn invalidate(&self, block: u64) {
+        if let Some(window) = self.window() {
+            let dpa = block * BLOCK_SIZE as u64;
+            window.invalidate(dpa..dpa + BLOCK_SIZE as u64);
+        }
+    }
+
+    /// Ignores write-backs to a range until the guard is dropped. Waits for those under way.
+    fn hold(&self, dpa: Range<u64>) -> Hold<'_> {
+        *self.held.write() = dpa;
+        Hold(self)
+    }
+
+    fn lock_block(&self, block: u64) -> parking_lot::MutexGuard<'_, ()> {
+        self.block_locks[(block % BLOCK_LOCKS as u64) as usize].lock()
+    }
+
+    fn poison_mask(&self, block: u64) -> u64 {
+        if self.poisoned.load(Ordering::Relaxed) == 0 { 0 } else { self.poison.lock().mask(block) }
+    }
+
+    fn change_poison<T>(&self, change: impl FnOnce(&mut PoisonList) -> T) -> T {
+        let mut poison = self.poison.lock();
+        let result = change(&mut poison);
+        self.poisoned.store(poison.bytes(), Ordering::Relaxed);
+        result
+    }
+
+    fn check(&self, dpa: &Range<u64>, align: u64) -> Result<(), MediaError> {
+        if dpa.start > dpa.end || dpa.end > self.capacity || dpa.start % align != 0 || dpa.end % align != 0 {
+            return Err(MediaError::BadRange { dpa: dpa.start, length: dpa.end.saturating_sub(dpa.start), align });
+        }
+        Ok(())
+    }
+}
+
+/// While it lives, what the window writes back to a range is ignored.
+struct Hold<'a>(&'a Media);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        *self.0.held.write() = 0..0;
+    }
+}
+
+fn bad_watermarks(invalid: Invalid, physical: u64) -> MediaError {
+    MediaError::BadWatermarks { low: invalid.low, high: invalid.high, physical }
+}
+
+/// Poisoned lines that a write-back did not touch: it carries whole pages, and only a line that still holds the pattern
+/// was not overwritten.
+fn pattern_or_none(poisoned: u64, data: &Block) -> u64 {
+    if poisoned == 0 { 0 } else { poisoned & poison::pattern_lines(data) }
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> Range<u64> {
+    a.start.max(b.start)..a.end.min(b.end)
+}
+
+/// The lines of a non-empty range of bytes inside a block.
+fn line_mask(bytes: Range<u64>) -> u64 {
+    (bytes.start / LINE_SIZE..bytes.end.div_ceil(LINE_SIZE)).fold(0, |mask, line| mask | 1 << line)
 }

@@ -4,15 +4,19 @@
 //! [`Window`] is how guest loads and stores reach it: [`fuse`] (QEMU maps a file of a FUSE file system, accesses run
 //! at native speed) or [`trap`] (each access is a message).
 
+mod crossings;
 pub mod fuse;
 pub mod media;
+mod poison;
 pub mod trap;
+mod watermark;
 
 use std::{ops::Range, os::fd::BorrowedFd};
 
 /// A way for guest loads and stores to reach the medium. Addresses are DPA.
 ///
-/// None of these may be called from the window's own request handlers: they wait for them.
+/// None of these but [`Window::invalidate_later`] may be called from the window's own request handlers: they wait for
+/// them.
 pub trait Window: Send + Sync {
     /// The file to hand to QEMU for mapping, if accesses are native. Its size is at least the capacity.
     fn mmap_fd(&self) -> Option<BorrowedFd<'_>>;
@@ -29,6 +33,10 @@ pub trait Window: Send + Sync {
 
     /// Writes back and drops what the window holds of a range, so that the next guest load asks the medium.
     fn invalidate(&self, dpa: Range<u64>);
+
+    /// As [`Window::invalidate`], but soon and from another thread: the only method handlers may call. Nothing to do for
+    /// a window that keeps no copies.
+    fn invalidate_later(&self, _dpa: Range<u64>) {}
 
     /// Bytes of decompressed lines the window holds now, and how many of them the last flush found dirty.
     fn resident(&self) -> Resident;

@@ -1,0 +1,111 @@
+//! The two watermarks on free media, as a pure state machine.
+//!
+//! Below low: blocked, one low crossing. Above high: free again, one high crossing. In between the last state holds.
+
+/// A threshold on free media.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold {
+    /// Per cent of the physical size, 0.0..=100.0. Follows the physical size when that is changed.
+    Percent(f64),
+    /// Bytes.
+    Bytes(u64),
+}
+
+impl Threshold {
+    /// In bytes, for a medium of this physical size. `None` for a percentage outside 0..=100.
+    fn bytes(self, physical: u64) -> Option<u64> {
+        match self {
+            Threshold::Bytes(bytes) => Some(bytes),
+            Threshold::Percent(percent) if (0.0..=100.0).contains(&percent) => {
+                Some((physical as f64 * percent / 100.0) as u64)
+            }
+            Threshold::Percent(_) => None,
+        }
+    }
+}
+
+/// The two watermarks on *free* media. `low < high < physical`: free media can never exceed the physical size, so a
+/// high watermark at it would never be crossed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Watermarks {
+    /// Free media below this: low crossing (allocation blocked).
+    pub low: Threshold,
+    /// Free media above this: high crossing (allocation allowed again).
+    pub high: Threshold,
+}
+
+/// A watermark was crossed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crossing {
+    Low,
+    High,
+}
+
+/// Watermarks that do not make sense, in bytes (`u64::MAX` for a percentage outside 0..=100).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Invalid {
+    pub(super) low: u64,
+    pub(super) high: u64,
+}
+
+/// The state machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gate {
+    watermarks: Watermarks,
+    low: u64,
+    high: u64,
+    blocked: bool,
+}
+
+impl Gate {
+    /// Not blocked.
+    pub(super) fn new(watermarks: Watermarks, physical: u64) -> Result<Self, Invalid> {
+        let low = watermarks.low.bytes(physical).unwrap_or(u64::MAX);
+        let high = watermarks.high.bytes(physical).unwrap_or(u64::MAX);
+        if low < high && high < physical {
+            Ok(Self { watermarks, low, high, blocked: false })
+        } else {
+            Err(Invalid { low, high })
+        }
+    }
+
+    /// The same watermarks for another physical size, not blocked.
+    pub(super) fn resized(&self, physical: u64) -> Result<Self, Invalid> {
+        Self::new(self.watermarks, physical)
+    }
+
+    /// Looks at the free media and tells the crossing, if there is one.
+    pub(super) fn evaluate(&mut self, free: u64) -> Option<Crossing> {
+        if !self.blocked && free < self.low {
+            self.blocked = true;
+            Some(Crossing::Low)
+        } else if self.blocked && free > self.high {
+            self.blocked = false;
+            Some(Crossing::High)
+        } else {
+            None
+        }
+    }
+
+    /// This gate with the state of another.
+    pub(super) fn carry(self, other: &Self) -> Self {
+        Self { blocked: other.blocked, ..self }
+    }
+
+    /// Power cycle.
+    pub(super) fn reset(&mut self) {
+        self.blocked = false;
+    }
+
+    pub(super) fn low(&self) -> u64 {
+        self.low
+    }
+
+    pub(super) fn high(&self) -> u64 {
+        self.high
+    }
+
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked
+    }
+}
