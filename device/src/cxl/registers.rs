@@ -66,6 +66,11 @@ impl Touched {
     pub fn hits(&self, offset: usize, width: usize) -> bool {
         self.start < offset.saturating_add(width) && offset < self.end
     }
+
+    /// Whether all of the register was written: for mailboxes that take whole values only.
+    pub fn covers(&self, offset: usize, width: usize) -> bool {
+        self.start <= offset && offset.saturating_add(width) <= self.end
+    }
 }
 
 macro_rules! register_width {
@@ -214,6 +219,7 @@ mod tests {
         let mut map = map();
         let touched = map.write(3, &[0xaa, 0xbb, 0xcc]);
         assert!(touched.hits(0, 4) && touched.hits(4, 4) && !touched.hits(8, 4));
+        assert!(touched.covers(4, 2) && !touched.covers(4, 4) && !touched.covers(2, 2));
         let mut data = [0; 3];
         map.read(3, &mut data);
         assert_eq!(data, [0x11, 0xfb, 0xcc]);
