@@ -16,7 +16,7 @@ use std::{
     io,
     ops::Range,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd},
         unix::fs::FileExt,
     },
     path::PathBuf,
@@ -195,10 +195,6 @@ impl FuseWindow {
             overruns: AtomicU64::new(0),
         });
 
-        // A killed process releases its highest descriptors first, and releasing a file with dirty pages waits for the
-        // server. So the connection must have the higher numbers: keep a low one for the file.
-        let mut low: OwnedFd = File::open("/dev/null").map_err(WindowError::File)?.into();
-
         let parent = std::path::absolute(&config.directory)
             .and_then(|parent| parent.canonicalize())
             .map_err(|source| WindowError::Directory { parent: config.directory.clone(), source })?;
@@ -222,10 +218,7 @@ impl FuseWindow {
             .write(true)
             .open(mount.path().join(fs::FILE_NAME))
             .map_err(WindowError::File)?;
-        rustix::io::dup3(&file, &mut low, rustix::io::DupFlags::CLOEXEC)
-            .map_err(|error| WindowError::File(error.into()))?;
-        drop(file);
-        let device = rustix::fs::fstat(&low).map_err(|error| WindowError::File(error.into()))?.st_dev;
+        let device = rustix::fs::fstat(&file).map_err(|error| WindowError::File(error.into()))?.st_dev;
         if let Err(error) = mount::lift_dirty_limits(device) {
             tracing::warn!(
                 %error,
@@ -233,15 +226,8 @@ impl FuseWindow {
             );
         }
 
-        let kernel = Arc::new(Kernel { file: File::from(low), notifier });
-        let mut running = Running {
-            shared: Arc::clone(&shared),
-            kernel,
-            device,
-            session,
-            threads: Vec::new(),
-            mount,
-        };
+        let kernel = Arc::new(Kernel { file: file, notifier });
+        let mut running = Running { shared: Arc::clone(&shared), kernel, device, session, threads: Vec::new(), mount };
         let started = running.start("window-evict", evict::evict).and_then(|()| {
             let interval = config.flush_interval;
             running.start("window-flush", move |shared, kernel| evict::flush(shared, kernel, interval))

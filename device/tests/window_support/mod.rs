@@ -3,12 +3,17 @@
 //! The test binary starts itself again with [`CLIENT`] set; `client_process` then obeys lines on standard input. A
 //! mapping in the test's own process would wait for handlers in that same process while holding its memory map.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses a part; helpers of tests may panic")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part; helpers of tests may panic"
+)]
 
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
@@ -110,6 +115,12 @@ impl Client {
     pub fn ask(&mut self, command: &str) -> u64 {
         writeln!(self.stdin, "{command}").unwrap();
         answer(&mut self.stdout)
+    }
+
+    /// Gives a command that it does not survive; tells the signal that ended it.
+    pub fn end_by(&mut self, command: &str) -> Option<i32> {
+        writeln!(self.stdin, "{command}").unwrap();
+        self.child.wait().unwrap().signal()
     }
 
     /// Stores a word.

@@ -13,9 +13,9 @@ use std::{
 };
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::{Shared, pages_of};
@@ -125,10 +125,9 @@ impl WindowFs {
 }
 
 impl Filesystem for WindowFs {
+    /// FUSE_WRITEBACK_CACHE stays off. It concerns write(2) alone, mappings are written back in any case; and with it the
+    /// kernel ignores NOFLUSH.
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        config
-            .add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE)
-            .map_err(|_| io::Error::other("this kernel's FUSE has no writeback cache"))?;
         let _ = config.set_max_write(MAX_REQUEST);
         let _ = config.set_max_background(MAX_BACKGROUND);
         // The kernel's own limit is the answer when ours is above it.

@@ -93,15 +93,14 @@ pub(super) fn remove_stale(parent: &Path) {
         if !entry.file_name().to_str().is_some_and(is_of_dead_process) {
             continue;
         }
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.uid() == rustix::process::getuid().as_raw() && metadata.is_dir() => {}
-            Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => {
-                if !matches!(mounted_device(&path), Ok(Some(_))) {
-                    continue;
-                }
-                detach(&path);
-            }
-            _ => continue,
+        // Asks the server, if there is one: attributes may come from a cache.
+        let dead = rustix::fs::statfs(&path).is_err_and(|error| error == Errno::NOTCONN);
+        if dead && matches!(mounted_device(&path), Ok(Some(_))) {
+            detach(&path);
+        }
+        let user = rustix::process::getuid().as_raw();
+        if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == user) {
+            continue;
         }
         // Only ever removes an empty directory.
         if fs::remove_dir(&path).is_ok() {
