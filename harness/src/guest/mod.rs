@@ -1,1 +1,4 @@
-//! What goes into the guest: initramfs, ACPI tables, the agent channel.
+//! What goes into the guest, and how to talk to it: initramfs, ACPI tables, the agent's channel.
+
+pub mod acpi;
+pub mod initramfs;
