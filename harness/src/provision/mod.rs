@@ -196,6 +196,9 @@ impl Maker<'_> {
             return Ok(product);
         }
         let mut step = self.progress.step(number, STEPS, title);
+        if self.cache.is_busy(name, key) {
+            step.note("another run is making it; waiting");
+        }
         let product = self.cache.product(name, key, |product| make(product, &mut step))?;
         step.done("ready");
         Ok(product)
