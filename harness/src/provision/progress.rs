@@ -32,7 +32,8 @@ pub struct Progress {
 impl Progress {
     /// A bar when standard error is a terminal, lines when it is not. Colour follows `NO_COLOR` and `CLICOLOR`.
     pub fn stderr() -> Progress {
-        let bars = std::io::stderr().is_terminal();
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let bars = std::io::stderr().is_terminal() && !dumb;
         Progress { mode: if bars { Mode::Bars } else { Mode::Lines(Arc::new(Mutex::new(std::io::stderr()))) } }
     }
 
