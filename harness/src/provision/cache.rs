@@ -115,14 +115,25 @@ impl Cache {
         if let Some(folder) = self.finished(name, key) {
             return Ok(folder);
         }
-        // Whatever is here was left by a run that was killed: the lock says that nobody works on it.
-        let making = self.root.join(format!("{MAKING}{name}-{key}"));
-        remove(&making)?;
-        fs::create_dir(&making).context("create", &making)?;
-        make(&making)?;
+        // Leftovers are of runs that were killed: the lock says that nobody works on them. A compiler that outlived its
+        // run may still write there, so the folder's name is new each time and removal may fail for now.
+        let prefix = format!("{MAKING}{name}-{key}.");
+        for leftover in list(&self.root)?.iter().filter(|path| file_name(path).starts_with(&prefix)) {
+            let _ = remove(leftover);
+        }
+        let making = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.root);
+        let making = making.context("create a folder in", &self.root)?;
+        make(making.path())?;
         let finished = self.root.join(format!("{name}-{key}"));
-        fs::rename(&making, &finished).context("rename to", &finished)?;
+        fs::rename(making.path(), &finished).context("rename to", &finished)?;
+        // Its name is taken from it: there is nothing left to remove when it is dropped.
+        let _ = making.keep();
         Ok(finished)
+    }
+
+    /// Whether another run holds a product's lock at this moment. For display: the answer may be old when it is read.
+    pub fn is_busy(&self, name: &str, key: &Key) -> bool {
+        matches!(self.lock(&format!("{name}-{key}"), Duration::ZERO), Err(ProvisionError::Locked { .. }))
     }
 
     /// Takes a named lock, waiting at most `limit` for another process. Dropping the file releases it.
@@ -163,7 +174,8 @@ impl Cache {
         let mut removed = Vec::new();
         for entry in self.entries()? {
             let name = file_name(&entry.path);
-            let product = name.strip_prefix(MAKING).unwrap_or(&name);
+            let product =
+                name.strip_prefix(MAKING).and_then(|making| Some(making.rsplit_once('.')?.0)).unwrap_or(&name);
             match self.lock(product, Duration::ZERO) {
                 Ok(_lock) => remove(&entry.path)?,
                 Err(ProvisionError::Locked { .. }) => continue,
@@ -280,6 +292,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_run_left_is_removed_by_the_next() {
+        let (folder, cache) = cache();
+        let key = Key::of(&[("recipe", b"1")]);
+        let leftover = folder.path().join(format!("{MAKING}thing-{key}.abc"));
+        fs::create_dir(&leftover).unwrap();
+        fs::write(leftover.join("half"), "x").unwrap();
+        let made = cache.product("thing", &key, |_| Ok(())).unwrap();
+        assert!(!leftover.exists());
+        assert_eq!(list(&made).unwrap().len(), 0);
+    }
+
+    #[test]
     fn two_runs_at_once_make_a_product_once() {
         let (_folder, cache) = cache();
         let key = Key::of(&[("recipe", b"1")]);
@@ -303,13 +327,13 @@ mod tests {
         let (_folder, cache) = cache();
         let key = Key::of(&[("recipe", b"1")]);
         cache.product("done", &key, |folder| fs::write(folder.join("f"), "four").context("write", folder)).unwrap();
-        cache.product("broken", &key, refuse).unwrap_err();
+        fs::create_dir(cache.root().join(format!("{MAKING}broken-{key}.abc"))).unwrap();
         cache
             .product("busy", &key, |making| {
                 let removed = cache.clean()?;
                 assert_eq!(removed.len(), 2);
                 assert_eq!(removed.iter().map(|entry| entry.bytes).sum::<u64>(), 4);
-                assert!(making.is_dir());
+                assert!(making.is_dir() && cache.is_busy("busy", &key));
                 Ok(())
             })
             .unwrap();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::cache::{Cache, Key, files_below, list};
 use super::elf::is_static;
@@ -12,6 +13,7 @@ use super::run::{Limits, new_log, run};
 use super::workspace;
 
 const PROGRAM: &str = "cxl-cram-guest";
+const OBJECTS: &str = "guest-program-objects";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Raise when the way it is built changes.
 const RECIPE: &[u8] = b"1";
@@ -43,7 +45,8 @@ pub(super) fn make(cache: &Cache, offline: bool, product: &Path, step: &mut Step
     let log = cache.log("guest-program")?;
     new_log(&log)?;
     // Not the workspace's own target folder: the cargo that may be running us holds its lock.
-    let target = cache.scratch("guest-program-objects")?;
+    let _lock = cache.lock(OBJECTS, Duration::from_secs(60 * 60))?;
+    let target = cache.scratch(OBJECTS)?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()).args(["build", "--locked", "--release", "--target", TARGET]);
     cargo.args(["--package", PROGRAM, "--bin", PROGRAM, "--target-dir"]).arg(&target);

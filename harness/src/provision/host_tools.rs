@@ -15,6 +15,7 @@ const LIMITS: Limits = Limits::minutes(30, 5);
 /// How to see that a package's content is there.
 enum Sign {
     Program(&'static str),
+    /// A header that the C compiler finds.
     Header(&'static str),
     /// A library that the C compiler finds.
     Archive(&'static str),
@@ -70,9 +71,9 @@ fn missing(tools: &[(Sign, &'static str)], found: impl Fn(&Sign) -> bool) -> Vec
 fn found(sign: &Sign) -> bool {
     match sign {
         Sign::Program(name) => on_path(name).is_some(),
-        Sign::Header(name) => ["/usr/include", "/usr/local/include", "/usr/include/x86_64-linux-gnu"]
-            .iter()
-            .any(|folder| Path::new(folder).join(name).exists()),
+        Sign::Header(name) => {
+            query(Command::new("gcc").args(["-M", "-include", name, "-x", "c", "/dev/null"])).is_some()
+        }
         // The compiler prints a path when it finds the file and the bare name when it does not.
         Sign::Archive(name) => query(Command::new("gcc").arg(format!("-print-file-name={name}")))
             .is_some_and(|path| Path::new(path.trim()).is_absolute()),

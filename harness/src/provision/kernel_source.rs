@@ -12,7 +12,8 @@ use super::run::{Limits, new_log, run};
 
 /// Long-term, and in every Debian that is supported: newer series come and go with backports.
 const PACKAGE: &str = "linux-source-6.12";
-const INSTEAD: &str = "name a kernel source tree with --kernel-tree or a built kernel with --kernel";
+const INSTEAD: &str =
+    "name a kernel source tree with --kernel-tree, or a built kernel with --kernel and a corpus with --corpus";
 /// Raise when the layout of the product changes.
 const RECIPE: &[u8] = b"1";
 /// Files and folders in the archive, roughly: the bar's hundred per cent.

@@ -73,10 +73,10 @@ pub struct Provisioned {
 pub fn provision(options: &Options, progress: &Progress) -> Result<Provisioned, ProvisionError> {
     let maker = Maker { cache: Cache::open(options.cache_dir.as_deref())?, options, progress };
     let qemu = maker.qemu()?;
-    let (kernel, source) = maker.kernel()?;
+    let kernel = maker.kernel()?;
     let guest_program = maker.guest_program()?;
     let guest_tools = maker.guest_tools()?;
-    let corpus = maker.corpus(&qemu, &kernel, source)?;
+    let corpus = maker.corpus(&qemu, &kernel)?;
     Ok(Provisioned { qemu, kernel, guest_program, guest_tools, corpus })
 }
 
@@ -102,17 +102,16 @@ impl Maker<'_> {
         qemu::in_product(&product)
     }
 
-    /// The kernel and, if that was provisioned for it, Debian's source.
-    fn kernel(&self) -> Result<(Kernel, Option<PathBuf>), ProvisionError> {
+    fn kernel(&self) -> Result<Kernel, ProvisionError> {
         if let Some(image) = &self.options.kernel {
-            return Ok((kernel::of_image(self.options, image)?, None));
+            return kernel::of_image(self.options, image);
         }
         if let Some(tree) = &self.options.kernel_tree {
             let mut step = self.progress.step(3, STEPS, "kernel");
             host_tools::ensure(&self.cache, self.options.offline, &mut step)?;
             let kernel = kernel::of_tree(&self.cache, tree, &mut step)?;
             step.done(&format!("Linux {}", kernel.version));
-            return Ok((kernel, None));
+            return Ok(kernel);
         }
         let source = self.kernel_source()?;
         let key = kernel::key(&source)?;
@@ -120,7 +119,7 @@ impl Maker<'_> {
             host_tools::ensure(&self.cache, self.options.offline, step)?;
             kernel::make(&self.cache, &source, product, step)
         })?;
-        Ok((kernel::in_product(&product, &source)?, Some(source)))
+        kernel::in_product(&product, &source)
     }
 
     fn kernel_source(&self) -> Result<PathBuf, ProvisionError> {
@@ -151,19 +150,17 @@ impl Maker<'_> {
         Ok(guest_tools::in_product(&product))
     }
 
-    fn corpus(&self, qemu: &Qemu, kernel: &Kernel, source: Option<PathBuf>) -> Result<PathBuf, ProvisionError> {
+    fn corpus(&self, qemu: &Qemu, kernel: &Kernel) -> Result<PathBuf, ProvisionError> {
         if let Some(file) = &self.options.corpus {
             return existing(file, "--corpus names a file of real data");
         }
-        let qemu = qemu.root().unwrap_or(qemu.program()).to_owned();
-        let sources = match source {
-            Some(text) => corpus::Sources {
-                machine_code: [Some(qemu), kernel.vmlinux.clone()].into_iter().flatten().collect(),
-                text,
-            },
+        let mut machine_code = vec![qemu.root().unwrap_or(qemu.program()).to_owned()];
+        if self.options.kernel.is_none() && self.options.kernel_tree.is_none() {
             // A developer's kernel changes all the time; the corpus must not change with it.
-            None => corpus::Sources { machine_code: vec![qemu], text: self.kernel_source()? },
-        };
+            machine_code.extend(kernel.vmlinux.clone());
+        }
+        let text = kernel.source.clone().map_or_else(|| self.kernel_source(), Ok)?;
+        let sources = corpus::Sources { machine_code, text };
         let make = |product: &Path, step: &mut progress::Step| corpus::make(&sources, product, step);
         Ok(corpus::in_product(&self.made(6, "corpus", "corpus", &corpus::key(&sources), make)?))
     }
@@ -196,6 +193,9 @@ impl Maker<'_> {
             return Ok(product);
         }
         let mut step = self.progress.step(number, STEPS, title);
+        if self.cache.is_busy(name, key) {
+            step.note("another run is making it; waiting");
+        }
         let product = self.cache.product(name, key, |product| make(product, &mut step))?;
         step.done("ready");
         Ok(product)

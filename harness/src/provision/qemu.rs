@@ -158,8 +158,6 @@ fn version(text: &str) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn fake(version: &str, device: &str) -> (tempfile::TempDir, PathBuf) {
@@ -168,8 +166,10 @@ mod tests {
         let script = format!(
             "#!/bin/sh\ncase $1 in --version) echo 'QEMU emulator version {version}';; *) echo 'name \"{device}\"';; esac\n"
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // Another process writes it: a descriptor of ours could be inherited by what a parallel test starts, and a
+        // program that is open for writing does not start.
+        let write = ["-c", r#"printf %s "$1" > "$2" && chmod +x "$2""#, "sh", &script];
+        assert!(Command::new("sh").args(write).arg(&program).status().unwrap().success());
         (folder, program)
     }
 

@@ -108,30 +108,32 @@ pub(super) fn new_log(log: &Path) -> Result<(), ProvisionError> {
     fs::write(log, "").context("write", log)
 }
 
-/// What a quick query prints on its standard output; `None` when it cannot be started, fails or hangs.
+/// What a quick query prints on its standard output; `None` when it cannot be started, fails, hangs or babbles.
 pub(super) fn query(command: &mut Command) -> Option<String> {
     const LIMIT: Duration = Duration::from_secs(20);
+    const MOST: usize = 16 << 20;
     let (mut output, input) = std::io::pipe().ok()?;
     let mut child = command.stdin(Stdio::null()).stdout(input).stderr(Stdio::null()).spawn().ok()?;
     command.stdout(Stdio::null());
     let start = Instant::now();
     let mut text = Vec::new();
     let mut buffer = [0; 8192];
-    loop {
-        if start.elapsed() > LIMIT {
-            stop(&mut child);
-            return None;
-        }
-        if !readable(&output) {
-            continue;
-        }
-        match output.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => text.extend_from_slice(&buffer[..count]),
-            Err(_) => break,
+    let mut open = true;
+    while start.elapsed() < LIMIT && text.len() < MOST {
+        if !open {
+            if let Some(status) = child.try_wait().ok()? {
+                return status.success().then(|| String::from_utf8_lossy(&text).into_owned());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        } else if readable(&output) {
+            match output.read(&mut buffer) {
+                Ok(count) if count > 0 => text.extend_from_slice(&buffer[..count]),
+                _ => open = false,
+            }
         }
     }
-    child.wait().ok()?.success().then(|| String::from_utf8_lossy(&text).into_owned())
+    stop(&mut child);
+    None
 }
 
 fn verdict(what: &str, status: ExitStatus, log: &Path) -> Result<(), ProvisionError> {
@@ -236,6 +238,7 @@ mod tests {
     fn a_query_of_a_missing_or_failing_program_is_none() {
         assert_eq!(query(&mut Command::new("/nonexistent/program")), None);
         assert_eq!(query(&mut shell("echo x; exit 1")), None);
+        assert_eq!(query(&mut shell("exec yes")), None);
         assert_eq!(query(&mut shell("echo x")).as_deref(), Some("x\n"));
     }
 }
