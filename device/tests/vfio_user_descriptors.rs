@@ -5,10 +5,13 @@
 #[allow(dead_code, reason = "shared with the other tests of the wire")]
 mod peer;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use peer::*;
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 /// Descriptors this process has open.
 fn open_descriptors() -> usize {
@@ -46,6 +49,15 @@ fn descriptors_do_not_stay_behind_whatever_message_brought_them() {
         let map = words(&[32, 3, 0, 0, 0, 0, 0x1000, 0]);
         assert_eq!(peer.request_with_fds(DMA_MAP, &map, &many(1)).error, None);
         assert_eq!(open_descriptors(), before, "a mapping keeps no descriptor");
+
+        // When the process may open no more, the kernel drops what it cannot deliver.
+        let limits = getrlimit(Resource::Nofile);
+        let next_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(next_free as u64), ..limits }).unwrap();
+        let starved = peer.request_with_fds(REGION_READ, &read, &many(1)).error;
+        setrlimit(Resource::Nofile, limits).unwrap();
+        assert_eq!(starved, Some(Errno::INVAL), "a descriptor that was lost is not passed over");
+        peer.expect_working();
 
         // Sixteen with every byte: the limit is on the message, however it is cut up.
         flood(&peer, &message(REGION_READ, &read), &many(16));

@@ -48,6 +48,7 @@ fn status_tells_an_empty_medium_and_a_filled_one() {
         ("blocked", json!(false)),
         ("logical", json!(0)),
         ("data-ratio", json!(null)),
+        ("effective-ratio", json!(null)),
         ("poisoned", json!(0)),
         ("overflows", json!(0)),
     ];

@@ -50,7 +50,7 @@ fn logical(usage: &Usage) -> u64 {
     blocks.saturating_mul(BLOCK_SIZE as u64)
 }
 
-/// To two decimals; null when there is nothing to divide by.
+/// To two decimals; null when nothing is stored or it takes no bytes.
 fn ratio(logical: u64, bytes: u64) -> Option<f64> {
-    (bytes > 0).then(|| (logical as f64 / bytes as f64 * 100.0).round() / 100.0)
+    (logical > 0 && bytes > 0).then(|| (logical as f64 / bytes as f64 * 100.0).round() / 100.0)
 }
