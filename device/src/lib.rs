@@ -16,5 +16,6 @@ pub mod control;
 pub mod cxl;
 pub mod hdm;
 pub mod serve;
+pub mod size;
 pub mod store;
 pub mod vfio_user;

@@ -1,1 +1,381 @@
 //! The FUSE window: QEMU maps a file whose pages this process fills and takes back.
+//!
+//! The kernel's page cache of that file is the cache of decompressed lines: accesses to resident pages run at native
+//! speed, a fault becomes a READ, a write-back a WRITE. Three parties work on it, each in its file: [`fs`] answers the
+//! kernel, [`evict`] keeps the cache bounded and accounting fresh, [`cache`] decides what goes. See `docs/window.md`.
+
+mod cache;
+mod evict;
+mod fs;
+mod mount;
+mod pagecache;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs::{File, OpenOptions},
+    io,
+    ops::Range,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::FileExt,
+    },
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use fuser::{BackgroundSession, Config, MountOption, Session};
+use parking_lot::{Condvar, Mutex};
+
+use self::{
+    cache::{Cache, Leaving},
+    evict::Kernel,
+    fs::{Parked, WindowFs},
+    mount::MountPoint,
+};
+use super::{Resident, Window, bytes::Bytes, media::Media};
+use crate::store::BLOCK_SIZE;
+
+/// Threads that answer the kernel.
+const HANDLERS: usize = 2;
+
+/// What a window is made from.
+#[derive(Clone, Debug)]
+pub struct FuseConfig {
+    /// Decompressed bytes that may be resident, at least [`FuseWindow::MIN_CACHE`].
+    pub cache_bytes: u64,
+    /// Accounting lags behind guest stores by at most this, plus the write-back itself.
+    pub flush_interval: Duration,
+    /// Bytes the kernel reads ahead, 4096 for none. Large is fast, small is faithful: neighbours that the guest never
+    /// touched become resident as well. The kernel allows 128 KiB.
+    pub readahead: u32,
+    /// Where the private directory is made.
+    pub directory: PathBuf,
+}
+
+impl Default for FuseConfig {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 256 << 20,
+            flush_interval: Duration::from_millis(200),
+            readahead: 128 << 10,
+            directory: std::env::temp_dir(),
+        }
+    }
+}
+
+/// Why there is no window.
+#[derive(Debug, thiserror::Error)]
+pub enum WindowError {
+    /// The cache is too small to evict from while reads are under way.
+    #[error("a cache of {bytes} bytes is too small; it must be at least {least}")]
+    CacheTooSmall {
+        /// Asked for.
+        bytes: u64,
+        /// Needed.
+        least: u64,
+    },
+    /// `/dev/fuse` is not there or may not be opened.
+    #[error("cannot open /dev/fuse; load the fuse module and allow this user to open it, or use --window trap")]
+    NoFuse(#[source] io::Error),
+    /// The private directory cannot be made.
+    #[error("cannot make a directory for the window in {parent}; name another one")]
+    Directory {
+        /// Where.
+        parent: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The mount failed.
+    #[error("cannot mount the window; without root this needs fusermount3 (package fuse3), or use --window trap")]
+    Mount(#[source] io::Error),
+    /// The mounted file cannot be used.
+    #[error("cannot open the file of the mounted window")]
+    File(#[source] io::Error),
+    /// A thread cannot be started.
+    #[error("cannot start a thread for the window; raise the limit on processes")]
+    Thread(#[source] io::Error),
+}
+
+/// What handlers, evictor and window share.
+struct Shared {
+    media: Arc<Media>,
+    bytes: Bytes,
+    capacity: u64,
+    /// Held for moments only, never while the kernel is asked for something.
+    state: Mutex<State>,
+    /// The evictor has something to do.
+    wake: Condvar,
+    /// The evictor has dropped what it was told to.
+    settled: Condvar,
+    /// The flusher is to end.
+    stop: Condvar,
+    faults: AtomicU64,
+    written_back: AtomicU64,
+    evicted: AtomicU64,
+    busy: AtomicU64,
+    overruns: AtomicU64,
+}
+
+struct State {
+    cache: Cache,
+    /// Reads that wait for room, at most [`fs::MAX_PARKED`].
+    parked: VecDeque<Parked>,
+    /// Blocks the medium has lost and the window must drop. Each was just written back: no more than are resident.
+    later: BTreeSet<u64>,
+    /// The evictor is at one of them.
+    dropping: bool,
+    stopping: bool,
+}
+
+impl Shared {
+    /// The bytes of an evicted chunk that are inside the file.
+    fn bytes_of(&self, leaving: &Leaving) -> Range<u64> {
+        let pages = leaving.span();
+        pages.start * BLOCK_SIZE as u64..(pages.end * BLOCK_SIZE as u64).min(self.capacity)
+    }
+}
+
+/// Pages that a range of bytes touches.
+fn pages_of(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start / BLOCK_SIZE as u64..bytes.end.div_ceil(BLOCK_SIZE as u64)
+}
+
+/// The FUSE window. Unmounts and ends its threads when dropped; what a client still maps then is gone (SIGBUS).
+pub struct FuseWindow {
+    shared: Arc<Shared>,
+    /// Taken by drop.
+    running: Option<Running>,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    kernel: Arc<Kernel>,
+    device: u64,
+    session: BackgroundSession,
+    threads: Vec<JoinHandle<()>>,
+    mount: MountPoint,
+}
+
+impl FuseWindow {
+    /// The smallest cache: reads under way and a margin to evict ahead of them.
+    pub const MIN_CACHE: u64 = 4 << 20;
+
+    /// Mounts a window onto this medium. Tell the medium of it ([`Media::set_window`]).
+    pub fn new(config: FuseConfig, media: Arc<Media>) -> Result<Arc<Self>, WindowError> {
+        if config.cache_bytes < Self::MIN_CACHE {
+            return Err(WindowError::CacheTooSmall { bytes: config.cache_bytes, least: Self::MIN_CACHE });
+        }
+        File::options().read(true).write(true).open("/dev/fuse").map_err(WindowError::NoFuse)?;
+        mount::remove_stale(&config.directory);
+
+        let capacity = media.capacity();
+        let shared = Arc::new(Shared {
+            media,
+            bytes: Bytes::new(),
+            capacity,
+            state: Mutex::new(State {
+                cache: Cache::new(capacity / BLOCK_SIZE as u64, config.cache_bytes / BLOCK_SIZE as u64),
+                parked: VecDeque::new(),
+                later: BTreeSet::new(),
+                dropping: false,
+                stopping: false,
+            }),
+            wake: Condvar::new(),
+            settled: Condvar::new(),
+            stop: Condvar::new(),
+            faults: AtomicU64::new(0),
+            written_back: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            overruns: AtomicU64::new(0),
+        });
+
+        let parent = std::path::absolute(&config.directory)
+            .and_then(|parent| parent.canonicalize())
+            .map_err(|source| WindowError::Directory { parent: config.directory.clone(), source })?;
+        let mount = MountPoint::new(&parent).map_err(|source| WindowError::Directory { parent, source })?;
+        let mut options = Config::default();
+        options.mount_options = vec![
+            MountOption::FSName(mount::SOURCE.into()),
+            MountOption::DefaultPermissions,
+            MountOption::NoExec,
+            MountOption::NoAtime,
+        ];
+        options.n_threads = Some(HANDLERS);
+        options.clone_fd = true;
+        let filesystem = WindowFs::new(Arc::clone(&shared), config.readahead.max(BLOCK_SIZE as u32));
+        let session = Session::new(filesystem, mount.path(), &options).map_err(WindowError::Mount)?;
+        let notifier = session.notifier();
+        let session = session.spawn().map_err(WindowError::Thread)?;
+
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(mount.path().join(fs::FILE_NAME))
+            .map_err(WindowError::File)?;
+        let device = rustix::fs::fstat(&file).map_err(|error| WindowError::File(error.into()))?.st_dev;
+        if let Err(error) = mount::lift_dirty_limits(device) {
+            tracing::warn!(
+                %error,
+                "cannot lift the kernel's limit on dirty pages of the window (needs root): guests that store a lot are slowed down"
+            );
+        }
+
+        let kernel = Arc::new(Kernel { file: file, notifier });
+        let mut running = Running { shared: Arc::clone(&shared), kernel, device, session, threads: Vec::new(), mount };
+        let started = running.start("window-evict", evict::evict).and_then(|()| {
+            let interval = config.flush_interval;
+            running.start("window-flush", move |shared, kernel| evict::flush(shared, kernel, interval))
+        });
+        // Dropped on error: that stops what was started.
+        let window = Arc::new(Self { shared, running: Some(running) });
+        started.map_err(WindowError::Thread)?;
+        Ok(window)
+    }
+
+    fn kernel(&self) -> &Kernel {
+        &self.running.as_ref().expect("taken by drop alone").kernel
+    }
+
+    /// Flushes, then waits until what the medium has lost meanwhile is dropped: the guest's next load of it asks the
+    /// medium. Not from a handler.
+    pub fn settle(&self) {
+        self.flush();
+        let mut state = self.shared.state.lock();
+        while (!state.later.is_empty() || state.dropping) && !state.stopping {
+            self.shared.settled.wait(&mut state);
+        }
+    }
+
+    /// Evictions and invalidations after which pages were still there, in use or read again.
+    pub fn busy(&self) -> u64 {
+        self.shared.busy.load(Ordering::Relaxed)
+    }
+
+    /// Reads that were let through above the bound because no room could be made.
+    pub fn overruns(&self) -> u64 {
+        self.shared.overruns.load(Ordering::Relaxed)
+    }
+}
+
+impl Window for FuseWindow {
+    fn mmap_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.kernel().file.as_fd())
+    }
+
+    /// Through the page cache, so that it agrees with what a client has mapped.
+    fn read(&self, dpa: u64, data: &mut [u8]) {
+        if let Err(error) = self.kernel().file.read_exact_at(data, dpa) {
+            tracing::error!(%error, "window read at DPA {dpa:#x}");
+            data.fill(0);
+        }
+    }
+
+    fn write(&self, dpa: u64, data: &[u8]) {
+        let end = dpa.saturating_add(data.len() as u64);
+        if end > self.shared.capacity {
+            return;
+        }
+        {
+            // A write of whole pages is not preceded by a read.
+            let mut state = self.shared.state.lock();
+            state.cache.fault(&pages_of(&(dpa..end)));
+            if state.cache.excess(false) > 0 {
+                self.shared.wake.notify_one();
+            }
+        }
+        if let Err(error) = self.kernel().file.write_all_at(data, dpa) {
+            tracing::error!(%error, "window write at DPA {dpa:#x}");
+        }
+    }
+
+    fn flush(&self) {
+        if let Err(error) = pagecache::write_back(&self.kernel().file, &(0..self.shared.capacity)) {
+            tracing::error!(%error, "write-back of the window");
+        }
+    }
+
+    fn invalidate(&self, dpa: Range<u64>) {
+        let pages = pages_of(&(dpa.start..dpa.end.min(self.shared.capacity)));
+        if !pages.is_empty() {
+            let bytes = pages.start * BLOCK_SIZE as u64..pages.end * BLOCK_SIZE as u64;
+            evict::invalidate(&self.shared, self.kernel(), &bytes);
+        }
+    }
+
+    fn invalidate_later(&self, dpa: Range<u64>) {
+        let mut state = self.shared.state.lock();
+        state.later.extend(pages_of(&(dpa.start..dpa.end.min(self.shared.capacity))));
+        self.shared.wake.notify_one();
+    }
+
+    fn resident(&self) -> Resident {
+        let (resident, bound) = {
+            let state = self.shared.state.lock();
+            (state.cache.resident(), state.cache.bound())
+        };
+        Resident {
+            bytes: resident * BLOCK_SIZE as u64,
+            bound: bound * BLOCK_SIZE as u64,
+            faults: self.shared.faults.load(Ordering::Relaxed),
+            written_back: self.shared.written_back.load(Ordering::Relaxed),
+            evicted: self.shared.evicted.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for FuseWindow {
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        if fs::in_handler() {
+            // A handler that held the last reference cannot wait for itself.
+            drop(thread::Builder::new().name("window-stop".into()).spawn(move || running.stop()));
+        } else {
+            running.stop();
+        }
+    }
+}
+
+impl Running {
+    fn start(&mut self, name: &str, run: impl FnOnce(&Shared, &Kernel) + Send + 'static) -> io::Result<()> {
+        let (shared, kernel) = (Arc::clone(&self.shared), Arc::clone(&self.kernel));
+        self.threads.push(thread::Builder::new().name(name.into()).spawn(move || run(&shared, &kernel))?);
+        Ok(())
+    }
+
+    fn stop(self) {
+        // The medium outlives the window: give it what it has not seen yet.
+        if let Err(error) = pagecache::write_back(&self.kernel.file, &(0..self.shared.capacity)) {
+            tracing::warn!(%error, "last write-back of the window");
+        }
+        self.shared.state.lock().stopping = true;
+        self.shared.wake.notify_all();
+        self.shared.stop.notify_all();
+        self.shared.settled.notify_all();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the window panicked");
+            }
+        }
+        let aborted = self.mount.abort(self.device);
+        drop(self.kernel);
+        match aborted {
+            Ok(()) => {
+                if let Err(error) = self.session.join() {
+                    tracing::warn!(%error, "the window's session ended badly");
+                }
+            }
+            // Its threads end when the last client lets go of the file.
+            Err(error) => {
+                tracing::debug!(%error, "cannot abort the window's connection");
+                drop(self.session);
+            }
+        }
+        drop(self.mount);
+    }
+}

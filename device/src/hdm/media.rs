@@ -443,7 +443,11 @@ impl Media {
     }
 
     fn check(&self, dpa: &Range<u64>, align: u64) -> Result<(), MediaError> {
-        if dpa.start > dpa.end || dpa.end > self.capacity || dpa.start % align != 0 || dpa.end % align != 0 {
+        if dpa.start > dpa.end
+            || dpa.end > self.capacity
+            || !dpa.start.is_multiple_of(align)
+            || !dpa.end.is_multiple_of(align)
+        {
             return Err(MediaError::BadRange { dpa: dpa.start, length: dpa.end.saturating_sub(dpa.start), align });
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! [`Window`] is how guest loads and stores reach it: [`fuse`] (QEMU maps a file of a FUSE file system, accesses run
 //! at native speed) or [`trap`] (each access is a message).
 
+mod bytes;
 mod crossings;
 pub mod fuse;
 pub mod media;

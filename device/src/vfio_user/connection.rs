@@ -41,8 +41,8 @@ pub(super) enum Ended {
     FramingLost(u32),
     #[error("message {0} is not a command")]
     NotACommand(u16),
-    #[error("the socket failed")]
-    Socket(#[source] Errno),
+    #[error("the socket failed: {0}")]
+    Socket(Errno),
 }
 
 impl From<Interrupted> for Ended {

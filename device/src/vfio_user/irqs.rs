@@ -63,6 +63,11 @@ impl Interrupts {
         vector.is_some_and(Vector::signal)
     }
 
+    /// Whether there is a client that has negotiated its version.
+    pub fn has_client(&self) -> bool {
+        !self.indices.lock().is_empty()
+    }
+
     /// A client has come: this many vectors of each index, none armed.
     pub(super) fn open(&self, counts: &[u32]) {
         let vectors = |count: &u32| (0..*count).map(|_| Vector::default()).collect();

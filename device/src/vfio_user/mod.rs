@@ -65,5 +65,8 @@ pub trait Backend: Send + Sync {
     fn client_connected(&self);
 
     /// The client is gone; its eventfds and mappings are already dropped. Only after [`Self::client_connected`].
+    ///
+    /// The function must now be as after a reset: the next QEMU takes the state it finds in configuration space for
+    /// the function's own (an MSI-X enable bit left set keeps it from ever enabling MSI-X).
     fn client_gone(&self);
 }

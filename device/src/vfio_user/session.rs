@@ -110,6 +110,9 @@ impl<'a> Session<'a> {
     }
 
     fn device_info(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Errno> {
+        if payload.len() < DEVICE_INFO_LEN as usize {
+            return Err(Errno::INVAL);
+        }
         Fields::new(payload).argsz(DEVICE_INFO_LEN)?;
         out.put_u32(DEVICE_INFO_LEN);
         out.put_u32(VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET);

@@ -143,7 +143,7 @@ impl Region {
     /// There is not enough memory.
     pub fn lock(&self) -> io::Result<()> {
         // SAFETY: our own mapping; locking changes no content.
-        Ok(unsafe { mlock(self.start(0, self.pages), self.pages * PAGE)? })
+        unsafe { mlock(self.start(0, self.pages), self.pages * PAGE) }.map_err(io::Error::from)
     }
 
     /// Gives advice about pages.
@@ -161,7 +161,7 @@ impl Region {
             Advice::SoftOffline => Raw::LinuxSoftOffline,
         };
         // SAFETY: our own mapping, of which no reference is held: `page` borrows for its own time only.
-        Ok(unsafe { madvise(self.start(first, pages), pages * PAGE, advice)? })
+        unsafe { madvise(self.start(first, pages), pages * PAGE, advice) }.map_err(io::Error::from)
     }
 
     /// The node of each page, or the negative error number for a page that is on none.

@@ -87,7 +87,7 @@ impl Session {
     }
 
     fn map(&mut self, bytes: u64, node: Option<u32>, populate: bool, huge: bool, locked: bool) -> io::Result<Done> {
-        if bytes % PAGE as u64 != 0 {
+        if !bytes.is_multiple_of(PAGE as u64) {
             return Err(io::Error::other("give whole pages"));
         }
         let pages = usize::try_from(bytes).map_err(io::Error::other)? / PAGE;

@@ -38,7 +38,7 @@ impl Source {
         let mut file = open(OFlags::DIRECT).or_else(|_| open(OFlags::empty()))?;
         let size = file.seek(SeekFrom::End(0))?;
         let pages = size.saturating_sub(*offset).div_ceil(PAGE as u64);
-        if offset % PAGE as u64 != 0 || pages == 0 {
+        if !offset.is_multiple_of(PAGE as u64) || pages == 0 {
             return Err(io::Error::other(format!("give an offset of whole pages within the {size} bytes of {path}")));
         }
         let bounce = Region::on_node(BATCH, 0)?;

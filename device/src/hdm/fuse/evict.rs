@@ -1,0 +1,187 @@
+//! The two threads behind the window: the evictor makes room and drops what the medium has lost, the flusher bounds how
+//! far accounting lags behind guest stores. Both wait for handlers, so neither holds a lock while it asks the kernel.
+
+use std::{fs::File, io, ops::Range, sync::atomic::Ordering, time::Duration};
+
+use fuser::Notifier;
+
+use super::{
+    Shared, State,
+    cache::Leaving,
+    fs::{self, Parked},
+    pagecache,
+};
+use crate::store::BLOCK_SIZE;
+
+/// Chunks evicted in one go: their write-backs run while others are started.
+const BATCH: usize = 16;
+
+/// How long to leave pages alone that the kernel could not drop.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Times an invalidation is tried while pages of the range stay cached.
+const ATTEMPTS: usize = 3;
+
+/// The window's file and the line on which the kernel is told to drop pages of it.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) file: File,
+    pub(super) notifier: Notifier,
+}
+
+impl Kernel {
+    /// Writes a range back and drops it. Tells how many pages of it are cached afterwards, because they were in use or
+    /// came back; 0 when the kernel cannot tell.
+    fn drop_range(&self, bytes: &Range<u64>) -> io::Result<u64> {
+        // In a batch first: what is still dirty is written page by page while it is dropped.
+        pagecache::write_back(&self.file, bytes)?;
+        self.notifier.inval_inode(fs::FILE, bytes.start as i64, (bytes.end - bytes.start) as i64)?;
+        Ok(pagecache::stat(&self.file, bytes).map_or(0, |stat| stat.cached))
+    }
+}
+
+enum Job {
+    /// Blocks the medium has lost.
+    Drop(Range<u64>),
+    Evict(Vec<Leaving>),
+    Stop,
+}
+
+/// The evictor.
+pub(super) fn evict(shared: &Shared, kernel: &Kernel) {
+    loop {
+        let mut progress = true;
+        match next_job(shared) {
+            Job::Drop(bytes) => {
+                invalidate(shared, kernel, &bytes);
+                let mut state = shared.state.lock();
+                state.dropping = false;
+                shared.settled.notify_all();
+            }
+            Job::Evict(victims) => progress = evict_batch(shared, kernel, victims) > 0,
+            Job::Stop => break,
+        }
+        answer_parked(shared, progress);
+        if !progress {
+            let mut state = shared.state.lock();
+            if !state.stopping {
+                shared.wake.wait_for(&mut state, RETRY);
+            }
+        }
+    }
+    answer_parked(shared, false);
+}
+
+fn next_job(shared: &Shared) -> Job {
+    let mut state = shared.state.lock();
+    loop {
+        if state.stopping {
+            return Job::Stop;
+        }
+        if let Some(bytes) = take_later(&mut state) {
+            state.dropping = true;
+            return Job::Drop(bytes);
+        }
+        let urgent = !state.parked.is_empty();
+        let excess = state.cache.excess(urgent);
+        if urgent || excess > 0 {
+            return Job::Evict(state.cache.victims(excess, BATCH));
+        }
+        shared.wake.wait(&mut state);
+    }
+}
+
+/// The first run of blocks to drop.
+fn take_later(state: &mut State) -> Option<Range<u64>> {
+    let first = state.later.pop_first()?;
+    let mut end = first + 1;
+    while state.later.remove(&end) {
+        end += 1;
+    }
+    Some(first * BLOCK_SIZE as u64..end * BLOCK_SIZE as u64)
+}
+
+/// Evicts, and tells how many pages went.
+fn evict_batch(shared: &Shared, kernel: &Kernel, victims: Vec<Leaving>) -> u64 {
+    for victim in &victims {
+        if let Err(error) = pagecache::start_write_back(&kernel.file, &shared.bytes_of(victim)) {
+            tracing::debug!(%error, "write-back");
+        }
+    }
+    let mut evicted = 0;
+    for victim in victims {
+        let cached = kernel.drop_range(&shared.bytes_of(&victim));
+        let mut state = shared.state.lock();
+        let busy = !matches!(cached, Ok(cached) if cached <= state.cache.known(&victim));
+        if busy {
+            shared.busy.fetch_add(1, Ordering::Relaxed);
+        } else {
+            evicted += victim.count();
+        }
+        state.cache.finish(victim, busy);
+    }
+    shared.evicted.fetch_add(evicted, Ordering::Relaxed);
+    evicted
+}
+
+/// Answers the reads for which there is room now; all of them when no room can be made.
+fn answer_parked(shared: &Shared, only_admitted: bool) {
+    loop {
+        let parked: Parked = {
+            let mut state = shared.state.lock();
+            let Some(pages) = state.parked.front().map(Parked::pages) else { return };
+            if !state.cache.admits(&pages) {
+                if only_admitted {
+                    return;
+                }
+                shared.overruns.fetch_add(1, Ordering::Relaxed);
+            }
+            let Some(parked) = state.parked.pop_front() else { return };
+            state.cache.unpark(&pages);
+            state.cache.fault(&pages);
+            parked
+        };
+        parked.answer(shared);
+    }
+}
+
+/// Writes back and drops a range of whole pages, on the thread of whoever needs it gone.
+pub(super) fn invalidate(shared: &Shared, kernel: &Kernel, bytes: &Range<u64>) {
+    let leaving = shared.state.lock().cache.take(&super::pages_of(bytes));
+    for attempt in 1..=ATTEMPTS {
+        match kernel.drop_range(bytes) {
+            Ok(0) => break,
+            Ok(_) if attempt < ATTEMPTS => {}
+            // In use, or read again already: both look the same from here.
+            Ok(_) => {
+                shared.busy.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the kernel did not drop DPA {:#x}..{:#x} of the window", bytes.start, bytes.end);
+                break;
+            }
+        }
+    }
+    let mut state = shared.state.lock();
+    for leaving in leaving {
+        state.cache.finish(leaving, false);
+    }
+}
+
+/// The flusher.
+pub(super) fn flush(shared: &Shared, kernel: &Kernel, interval: Duration) {
+    loop {
+        {
+            let mut state = shared.state.lock();
+            if !state.stopping {
+                shared.stop.wait_for(&mut state, interval);
+            }
+            if state.stopping {
+                return;
+            }
+        }
+        if let Err(error) = pagecache::write_back(&kernel.file, &(0..shared.capacity)) {
+            tracing::warn!(%error, "background write-back of the window");
+        }
+    }
+}

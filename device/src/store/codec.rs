@@ -1,0 +1,156 @@
+//! The codecs: block in, payload out, and back. State is kept per thread, so nothing is allocated on the path.
+//!
+//! Payloads carry no length of their own; the block map has it. zstd frames are magicless, without content size,
+//! checksum or dictionary id.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::str::FromStr;
+
+use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+use zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, ResetDirective};
+
+use super::entry::Form;
+use super::slab::STEP;
+use super::{BLOCK_SIZE, Block, Codec};
+
+/// A payload longer than this does not leave the class of raw blocks.
+const MAX_PAYLOAD: usize = BLOCK_SIZE - STEP;
+/// What either codec may write for a block that does not shrink.
+const BUFFER: usize = get_maximum_output_size(BLOCK_SIZE);
+
+/// A codec name that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// No codec of that name.
+    #[error("unknown codec '{0}': use lz4, zstd or zstd:LEVEL")]
+    Unknown(String),
+    /// The level is not a number that zstd knows.
+    #[error("zstd has no level '{level}': use a whole number from {min} to {max}")]
+    Level {
+        /// What was given.
+        level: String,
+        /// zstd's lowest (fastest) level.
+        min: i32,
+        /// zstd's highest level.
+        max: i32,
+    },
+}
+
+impl FromStr for Codec {
+    type Err = CodecError;
+
+    fn from_str(name: &str) -> Result<Self, CodecError> {
+        let level = match name.split_once(':') {
+            None if name == "lz4" => return Ok(Self::Lz4),
+            None if name == "zstd" => return Ok(Self::Zstd(1)),
+            Some(("zstd", level)) => level,
+            _ => return Err(CodecError::Unknown(name.into())),
+        };
+        let (min, max) = (zstd_safe::min_c_level(), zstd_safe::max_c_level());
+        match level.parse() {
+            Ok(level) if (min..=max).contains(&level) => Ok(Self::Zstd(level)),
+            _ => Err(CodecError::Level { level: level.into(), min, max }),
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lz4 => f.write_str("lz4"),
+            Self::Zstd(level) => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
+/// The codec state of one thread.
+pub(super) struct Engine {
+    buffer: Box<[u8; BUFFER]>,
+    lz4: CompressTable,
+    zstd: Option<(i32, CCtx<'static>)>,
+    unzstd: Option<DCtx<'static>>,
+}
+
+/// Runs `f` with this thread's engine. Must not be nested.
+pub(super) fn with<R>(f: impl FnOnce(&mut Engine) -> R) -> R {
+    thread_local! {
+        static ENGINE: RefCell<Engine> = RefCell::new(Engine::new());
+    }
+    ENGINE.with_borrow_mut(f)
+}
+
+impl Engine {
+    fn new() -> Self {
+        Self { buffer: Box::new([0; BUFFER]), lz4: CompressTable::small(), zstd: None, unzstd: None }
+    }
+
+    /// Compresses a block. The payload, or the block itself if it does not shrink.
+    pub(super) fn pack<'a>(&'a mut self, codec: Codec, block: &'a Block) -> (Form, &'a [u8]) {
+        let packed = match codec {
+            Codec::Lz4 => compress_into_with_table(block, &mut self.buffer[..], &mut self.lz4).ok(),
+            Codec::Zstd(level) => self.pack_zstd(level, block),
+        };
+        let form = if codec == Codec::Lz4 { Form::Lz4 } else { Form::Zstd };
+        match packed {
+            Some(len @ 1..=MAX_PAYLOAD) => (form, &self.buffer[..len]),
+            _ => (Form::Raw, block),
+        }
+    }
+
+    /// None if zstd has no memory for a context: the block is then stored raw.
+    fn pack_zstd(&mut self, level: i32, block: &Block) -> Option<usize> {
+        if self.zstd.as_ref().is_none_or(|(current, _)| *current != level) {
+            let mut context = match self.zstd.take() {
+                Some((_, context)) => context,
+                None => CCtx::try_create()?,
+            };
+            context.reset(ResetDirective::SessionAndParameters).ok()?;
+            for parameter in [
+                CParameter::CompressionLevel(level),
+                CParameter::Format(FrameFormat::Magicless),
+                CParameter::ContentSizeFlag(false),
+                CParameter::ChecksumFlag(false),
+                CParameter::DictIdFlag(false),
+            ] {
+                context.set_parameter(parameter).ok()?;
+            }
+            self.zstd = Some((level, context));
+        }
+        let (_, context) = self.zstd.as_mut()?;
+        context.compress2(&mut self.buffer[..], block).ok()
+    }
+
+    /// The buffer that [`Engine::unpack`] reads from, for a payload of `len` bytes, at most a block.
+    pub(super) fn payload(&mut self, len: usize) -> &mut [u8] {
+        &mut self.buffer[..len]
+    }
+
+    /// Decompresses the first `len` bytes of the buffer. None if that does not make one whole block.
+    pub(super) fn unpack(&mut self, form: Form, len: usize, block: &mut Block) -> Option<()> {
+        let payload = &self.buffer[..len];
+        let unpacked = match form {
+            Form::Lz4 => decompress_into(payload, block).ok()?,
+            Form::Zstd => {
+                if self.unzstd.is_none() {
+                    let mut context = DCtx::try_create()?;
+                    context.set_parameter(DParameter::Format(FrameFormat::Magicless)).ok()?;
+                    self.unzstd = Some(context);
+                }
+                self.unzstd.as_mut()?.decompress(&mut block[..], payload).ok()?
+            }
+            Form::Raw => {
+                block.copy_from_slice(payload.get(..BLOCK_SIZE)?);
+                BLOCK_SIZE
+            }
+        };
+        (unpacked == BLOCK_SIZE).then_some(())
+    }
+}
+
+/// The word that the block repeats, if it repeats one.
+pub(super) fn fill_word(block: &Block) -> Option<u64> {
+    // Equal to itself shifted by a word: one memcmp, which stops at the first difference.
+    let (word, _) = block.split_first_chunk()?;
+    (block[8..] == block[..BLOCK_SIZE - 8]).then(|| u64::from_ne_bytes(*word))
+}

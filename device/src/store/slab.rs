@@ -1,0 +1,202 @@
+//! Slabs: one a size class, each a dense run of equal slots over frames that need not be adjacent.
+//!
+//! A slab grows and shrinks at its end, one frame at a time; a slot may straddle two frames. So the only media lost is
+//! the rounding to the class size, part of the last frame, and *holes*: free slots before the end. New blocks fill
+//! holes first. When there are more than [`Slab::allowance`], compaction moves the last slot into one.
+
+use std::sync::atomic::AtomicU64;
+
+use super::arena::{Arena, FRAME, Span};
+use super::count;
+
+/// Slot sizes are multiples of this many bytes.
+pub(super) const STEP: usize = 32;
+/// Size classes there are.
+pub(super) const CLASSES: usize = FRAME / STEP;
+
+/// In a back-pointer: the slot is a hole, the other bits say which.
+const HOLE: u32 = 1 << 31;
+/// Blocks a back-pointer can tell apart.
+pub(super) const MAX_BLOCKS: u64 = HOLE as u64;
+
+/// A size class: slots of `STEP * (class + 1)` bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Class(usize);
+
+impl Class {
+    /// The class for a payload of 1..=4096 bytes.
+    pub(super) fn of(len: usize) -> Self {
+        debug_assert!((1..=FRAME).contains(&len));
+        Self((len - 1) / STEP)
+    }
+
+    /// All of them, smallest first.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..CLASSES).map(Self)
+    }
+
+    /// Its number, from 0.
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+
+    /// Bytes in a slot.
+    pub(super) fn slot_size(self) -> usize {
+        (self.0 + 1) * STEP
+    }
+}
+
+/// The slots of one class.
+#[derive(Debug)]
+pub(super) struct Slab {
+    slot_size: usize,
+    /// The frames, in slot order.
+    frames: Vec<u32>,
+    /// Back-pointers: for each slot its block, or [`HOLE`] and its place in `holes`.
+    owners: Vec<u32>,
+    /// Free slots before the end, in no order.
+    holes: Vec<u32>,
+}
+
+impl Slab {
+    /// An empty slab.
+    pub(super) fn new(class: Class) -> Self {
+        Self { slot_size: class.slot_size(), frames: Vec::new(), owners: Vec::new(), holes: Vec::new() }
+    }
+
+    /// Takes a slot for a block: a hole, or a new one at the end. None if that needs a frame and there is none.
+    pub(super) fn alloc(&mut self, block: u32, arena: &Arena, metadata: &AtomicU64) -> Option<u32> {
+        if let Some(slot) = self.holes.pop() {
+            self.owners[slot as usize] = block;
+            return Some(slot);
+        }
+        let before = self.metadata();
+        if (self.owners.len() + 1) * self.slot_size > self.frames.len() * FRAME {
+            let frame = arena.take()?;
+            grow(&mut self.frames);
+            self.frames.push(frame);
+        }
+        grow(&mut self.owners);
+        self.owners.push(block);
+        count::change(metadata, before, self.metadata());
+        Some(self.owners.len() as u32 - 1)
+    }
+
+    /// Frees a live slot.
+    pub(super) fn free(&mut self, slot: u32, arena: &Arena, metadata: &AtomicU64) {
+        let before = self.metadata();
+        self.owners[slot as usize] = HOLE | self.holes.len() as u32;
+        self.holes.push(slot);
+        self.retract(arena);
+        count::change(metadata, before, self.metadata());
+    }
+
+    /// Where a slot is, if there is such a slot.
+    pub(super) fn span(&self, slot: u32) -> Option<Span> {
+        if slot as usize >= self.owners.len() {
+            return None;
+        }
+        let first = slot as usize * self.slot_size;
+        let last = first + self.slot_size - 1;
+        let offset = first % FRAME;
+        Some(Span {
+            head: self.frames[first / FRAME] as usize * FRAME + offset,
+            room: FRAME - offset,
+            tail: self.frames[last / FRAME] as usize * FRAME,
+        })
+    }
+
+    /// Whether there are more holes than compaction lets be.
+    pub(super) fn is_loose(&self) -> bool {
+        self.holes.len() > self.allowance()
+    }
+
+    /// Holes that are let be. Few enough to cost under one percent of a large slab, many enough that a slab whose
+    /// population only fluctuates seldom has to move anything.
+    fn allowance(&self) -> usize {
+        let live = self.owners.len() - self.holes.len();
+        (live.isqrt() / 3).min(16)
+    }
+
+    /// Whether compaction would free a frame.
+    pub(super) fn has_slack(&self) -> bool {
+        let live = self.owners.len() - self.holes.len();
+        (live * self.slot_size).div_ceil(FRAME) < self.frames.len()
+    }
+
+    /// The last slot and its block, if it could move into a hole.
+    pub(super) fn movable(&self) -> Option<(u32, u32)> {
+        // The last slot is never a hole: `retract` sees to it.
+        if self.holes.is_empty() { None } else { Some((self.owners.len() as u32 - 1, *self.owners.last()?)) }
+    }
+
+    /// Moves the first `len` bytes of the last slot into a hole and returns its new slot.
+    ///
+    /// # Safety
+    /// [`Slab::movable`] named that slot, `len` is at most the slot size, and the caller holds the leaf lock of its block.
+    pub(super) unsafe fn move_last(&mut self, len: usize, arena: &Arena, metadata: &AtomicU64) -> Option<u32> {
+        let (from, block) = self.movable()?;
+        let before = self.metadata();
+        let to = self.holes.pop()?;
+        let (source, target) = (self.span(from)?, self.span(to)?);
+        let mut bytes = [0; FRAME];
+        // SAFETY: the block is locked by the caller; the hole is nobody's and the slab lock (`&mut self`) keeps it so.
+        unsafe {
+            arena.load(source, &mut bytes[..len]);
+            arena.store(target, &bytes[..len]);
+        }
+        self.owners[to as usize] = block;
+        self.owners.pop();
+        self.retract(arena);
+        count::change(metadata, before, self.metadata());
+        Some(to)
+    }
+
+    /// Drops holes at the end, and the frames behind them.
+    fn retract(&mut self, arena: &Arena) {
+        while let Some(owner) = self.owners.last().copied().filter(|owner| owner & HOLE != 0) {
+            let place = (owner & !HOLE) as usize;
+            self.holes.swap_remove(place);
+            if let Some(&moved) = self.holes.get(place) {
+                self.owners[moved as usize] = HOLE | place as u32;
+            }
+            self.owners.pop();
+        }
+        while self.frames.len() > (self.owners.len() * self.slot_size).div_ceil(FRAME) {
+            let Some(frame) = self.frames.pop() else { break };
+            arena.give(frame);
+        }
+        shrink(&mut self.frames);
+        shrink(&mut self.owners);
+        shrink(&mut self.holes);
+    }
+
+    /// Frames held.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.len() as u64
+    }
+
+    /// Live slots and their blocks.
+    pub(super) fn live(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        (0..).zip(&self.owners).filter(|(_, owner)| *owner & HOLE == 0).map(|(slot, owner)| (slot, *owner))
+    }
+
+    /// Bytes of host memory for frame list, back-pointers and hole list.
+    pub(super) fn metadata(&self) -> u64 {
+        ((self.frames.capacity() + self.owners.capacity() + self.holes.capacity()) * size_of::<u32>()) as u64
+    }
+}
+
+/// Makes room for one more, in steps of a sixteenth: doubling would waste up to half of the back-pointers.
+fn grow(list: &mut Vec<u32>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 16 + 16);
+    }
+}
+
+/// Returns room once an eighth of it is unused.
+fn shrink(list: &mut Vec<u32>) {
+    if list.capacity() - list.len() > list.capacity() / 8 + 64 {
+        list.shrink_to(list.len() + list.len() / 16);
+    }
+}

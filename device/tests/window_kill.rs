@@ -1,0 +1,122 @@
+//! A server that is killed with SIGKILL takes nobody with it, and the next one tidies up.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod window_support;
+
+use std::{
+    ffi::CString,
+    fs,
+    io::{BufReader, Read},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::Child,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use cxl_cram_device::hdm::{Window, fuse::FuseWindow};
+use window_support::{Client, MIB, PAGE, Setup, again, answer, config, media, mounts_below, no_fuse, window_file};
+
+const SERVER: &str = "CXL_CRAM_TEST_SERVER";
+
+#[test]
+fn client_process() {
+    window_support::client_process();
+}
+
+/// Serves a window in the directory the variable names, dirties pages of it itself, and waits to be killed.
+#[test]
+fn server_process() {
+    let Some(directory) = std::env::var_os(SERVER) else { return };
+    let media = media(16 * MIB, 16 * MIB);
+    let window = FuseWindow::new(config(directory.as_ref()), Arc::clone(&media)).unwrap();
+    window.write(8 * MIB, &vec![1; 64 * PAGE as usize]);
+    println!("\nanswer 0");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+fn server(directory: &Path) -> Child {
+    let mut server = again("server_process", SERVER, directory).spawn().unwrap();
+    let mut stdout = BufReader::new(server.stdout.take().unwrap());
+    answer(&mut stdout);
+    server
+}
+
+/// Kills it and waits until it is gone. Should that hang, the wedged mount is aborted, so that the machine is not left
+/// with a process nobody can kill.
+fn kill(mut server: Child, mount: PathBuf) {
+    server.kill().unwrap();
+    let (gone, waits) = mpsc::channel::<()>();
+    let watchdog = thread::spawn(move || {
+        let wedged = waits.recv_timeout(Duration::from_secs(10)) == Err(mpsc::RecvTimeoutError::Timeout);
+        if wedged {
+            let path = CString::new(mount.as_os_str().as_bytes()).unwrap();
+            // SAFETY: the string lives through the call.
+            unsafe { libc::umount2(path.as_ptr(), libc::MNT_FORCE) };
+        }
+        wedged
+    });
+    server.wait().unwrap();
+    drop(gone);
+    assert!(!watchdog.join().unwrap(), "the killed server hung until its connection was aborted");
+}
+
+fn tidied_by_the_next_server(directory: tempfile::TempDir) {
+    assert_eq!(mounts_below(directory.path()).len(), 1, "the mount of the dead server is still there");
+    let media = media(16 * MIB, 16 * MIB);
+    let window = FuseWindow::new(config(directory.path()), Arc::clone(&media)).unwrap();
+    assert_eq!(mounts_below(directory.path()).len(), 1, "only the new one");
+    let setup = Setup { media, window, directory };
+    setup.client().store(0, 1);
+    let Setup { window, directory, .. } = setup;
+    drop(window);
+    assert_eq!(mounts_below(directory.path()), Vec::<String>::new());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_killed_server_dies_while_a_client_maps_dirty_pages() {
+    if no_fuse() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(directory.path());
+    let file = window_file(directory.path());
+    let mut client = Client::new(&file);
+    client.noise(0, 64);
+    kill(server, file.parent().unwrap().to_path_buf());
+    // What is resident is still there; the client can be ended too.
+    assert_eq!(client.load(0), window_support::noise_word(0));
+    drop(client);
+    tidied_by_the_next_server(directory);
+}
+
+#[test]
+fn a_killed_server_dies_while_it_alone_holds_dirty_pages() {
+    if no_fuse() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(directory.path());
+    let file = window_file(directory.path());
+    kill(server, file.parent().unwrap().to_path_buf());
+    tidied_by_the_next_server(directory);
+}
+
+#[test]
+fn a_client_that_asks_a_dead_server_is_ended_not_hung() {
+    if no_fuse() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(directory.path());
+    let file = window_file(directory.path());
+    let mut client = Client::new(&file);
+    client.store(0, 1);
+    kill(server, file.parent().unwrap().to_path_buf());
+    // Never touched before: the load has nobody to ask, and SIGBUS ends the client.
+    assert_eq!(client.end_by("load 4194304 0"), Some(libc::SIGBUS));
+    tidied_by_the_next_server(directory);
+}
