@@ -33,7 +33,7 @@ impl Msix for AnyInterrupt {
 fn function() -> Arc<Type3> {
     let watermarks = Watermarks { low: Threshold::Percent(10.0), high: Threshold::Percent(20.0) };
     let media = MediaConfig { capacity: CAPACITY, physical: 64 << 20, codec: Codec::Lz4, watermarks };
-    Type3::new(&Type3Config::default(), Media::new(&media).unwrap(), Arc::new(AnyInterrupt))
+    Type3::new(&Type3Config::default(), Media::new(&media).expect("the configuration is sound"), Arc::new(AnyInterrupt))
 }
 
 fn read(function: &Type3, offset: u64) -> u32 {
