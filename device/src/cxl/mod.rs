@@ -105,14 +105,15 @@ impl Type3 {
 
     /// Reads BAR0. The range is inside it.
     pub fn bar0_read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
         for_each_block(offset, data.len(), |block, at, range| {
             let data = &mut data[range];
             match block {
                 COMPONENT_REGISTERS => self.component.read(at, data),
                 DEVICE_REGISTERS => self.device.read(at, data),
                 MSIX_TABLE => self.msix_table.read(at, data),
-                // No vector is ever pending here: the client keeps the pending bits. Past the end reads 0.
-                _ => data.fill(0),
+                // No vector is ever pending here: the client keeps the pending bits.
+                _ => {}
             }
         });
     }
