@@ -1,23 +1,8 @@
 //! How much of the media holds payload, through a life of fill, overwrite, change of workload and overwrite again.
 
-use cxl_cram_device::store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig};
+use cxl_cram_device::store::{Block, Codec};
 
-/// xorshift64: the same blocks on every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A whole number below `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(end) >> 64) as u64
-    }
-}
+use crate::data::{Random, noisy, store};
 
 /// What the guest stores: blocks whose random part, and with it the payload, is `mean` bytes give or take `spread`,
 /// or in `sparse` of 100 blocks a sixth of that.
@@ -38,12 +23,7 @@ impl Workload {
         // The sum of two throws: sizes crowd around the mean.
         let noise = self.mean - self.spread + random.below(self.spread) + random.below(self.spread);
         let noise = if random.below(100) < self.sparse { noise / 6 } else { noise } as usize;
-        let mut block = [0; BLOCK_SIZE];
-        for word in block[..noise].as_chunks_mut().0 {
-            *word = random.next().to_ne_bytes();
-        }
-        block[BLOCK_SIZE - 1] = 1;
-        block
+        noisy(random.next(), noise)
     }
 }
 
@@ -61,8 +41,8 @@ struct Phase {
 
 /// Fill, 4x overwrite, switch, 4x overwrite on a store of `blocks` blocks; and the bytes moved by each byte written.
 fn live(blocks: u64, codec: Codec) -> (Vec<Phase>, f64) {
-    let store = Store::new(&StoreConfig { blocks, physical: blocks * BLOCK_SIZE as u64, codec }).unwrap();
-    let mut random = Random(0x5eed);
+    let store = store(blocks, blocks, codec);
+    let mut random = Random::new(0x5eed);
     let mut phases = Vec::new();
     let mut lens = vec![0; blocks as usize];
     let (mut all_written, mut all_moved) = (0, 0);
@@ -98,7 +78,7 @@ fn live(blocks: u64, codec: Codec) -> (Vec<Phase>, f64) {
 
 #[test]
 fn slabs_stay_packed_through_churn_and_a_change_of_workload() {
-    let (phases, moved) = live(8192, Codec::Lz4);
+    let (phases, moved) = live(16_384, Codec::Lz4);
     println!("{phases:#?} moved {moved:.3}");
     for phase in phases {
         assert!(phase.packing >= 0.95, "{phase:?}");
