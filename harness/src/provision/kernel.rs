@@ -108,6 +108,10 @@ pub(super) fn of_tree(cache: &Cache, tree: &Path, step: &mut Step) -> Result<Ker
         step.note(&format!("this tree's configuration dropped {}", lost.join(", ")));
     }
     build_all(&tree, &build, &log, step)?;
+    if !build.join(MODULE).is_file() {
+        let hint = format!("CONFIG_CXL_ACPI=m does not hold in {}", tree.display());
+        return Err(ProvisionError::Missing { path: build.join(MODULE), hint });
+    }
     let recorded = build.join(RELEASE_FILE);
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
     Ok(Kernel {
