@@ -16,9 +16,9 @@ const PROGRAM: &str = "cxl-cram-guest";
 const OBJECTS: &str = "guest-program-objects";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Raise when the way it is built changes.
-const RECIPE: &[u8] = b"1";
+const RECIPE: &[u8] = b"2";
 /// Crates that a whole build compiles, roughly: the bar's hundred per cent.
-const ROUGH_CRATES: u64 = 50;
+const ROUGH_CRATES: u64 = 30;
 const LIMITS: Limits = Limits::minutes(60, 15);
 
 /// The key of the program: a hash over everything in the workspace that it is built from.
@@ -57,6 +57,8 @@ pub(super) fn make(cache: &Cache, offline: bool, product: &Path, step: &mut Step
         cargo.env_remove(variable);
     }
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+    // Every byte is unpacked in each boot: the symbols stay for backtraces, the line tables do not.
+    cargo.envs([("CARGO_PROFILE_RELEASE_DEBUG", "none"), ("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")]);
     step.phase("building", ROUGH_CRATES);
     run("building the guest program", &mut cargo, &log, LIMITS, |line| {
         step.advance(u64::from(line.trim_start().starts_with("Compiling ")), line.trim());
