@@ -11,6 +11,9 @@
 //! - [`control`]: the QMP-style control socket.
 //! - [`serve`] puts them together; [`cli`] is the command line.
 
+// In the program, not in its tests: what a client, a guest, a file or a flag can cause is an error, not a panic.
+#![warn(clippy::unwrap_used, clippy::todo)]
+
 pub mod cli;
 pub mod control;
 pub mod cxl;

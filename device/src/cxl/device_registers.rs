@@ -18,5 +18,7 @@ impl DeviceRegisters {
     }
     pub(crate) fn write(&self, _offset: u64, _data: &[u8]) {}
     pub(crate) fn reset(&self) {}
+    pub(crate) fn inject_low(&self) {}
+    pub(crate) fn inject_high(&self) {}
     pub(crate) fn vector_armed(&self, _vector: u16) {}
 }

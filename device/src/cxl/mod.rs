@@ -57,6 +57,8 @@ pub struct Type3 {
 impl Type3 {
     /// BAR0's size in bytes.
     pub const BAR0_SIZE: u64 = BAR0_SIZE;
+    /// Configuration space's size in bytes.
+    pub const CONFIG_SIZE: u64 = 4096;
     /// MSI-X vectors.
     pub const VECTORS: u16 = vectors::COUNT;
 
@@ -145,6 +147,16 @@ impl Type3 {
         self.config_space.function_level_reset();
         self.device.reset();
         self.msix_table.reset();
+    }
+
+    /// Signals the low watermark by hand: interrupt and event record, as if free media had fallen below it.
+    pub fn inject_low(&self) {
+        self.device.inject_low();
+    }
+
+    /// Signals the high watermark by hand.
+    pub fn inject_high(&self) {
+        self.device.inject_high();
     }
 
     /// The other side has just started to listen to a vector: what is still true is said again.

@@ -66,7 +66,7 @@ impl Rig {
         let config = MediaConfig { capacity: CAPACITY, physical: PHYSICAL, codec: Codec::Lz4, watermarks };
         let media = Media::new(&config).unwrap();
         let events = Events::new().unwrap();
-        media.set_listener(Box::new({
+        media.add_listener(Box::new({
             let events = events.clone();
             move |event| events.media(event)
         }));
