@@ -8,6 +8,9 @@
 //!
 //! The library is also built into the harness, so everything that touches the machine is behind a function call.
 
+// In the program, not in its tests: what a client, a guest, a file or a flag can cause is an error, not a panic.
+#![warn(clippy::unwrap_used, clippy::todo)]
+
 pub mod agent;
 pub mod cxl_raw;
 pub mod hot_cost;

@@ -120,6 +120,11 @@ impl Machine {
         &self.health
     }
 
+    /// QEMU's process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// The files the machine writes.
     pub fn files(&self) -> &Files {
         &self.files

@@ -119,6 +119,14 @@ impl Process {
         Ok(pidfd_send_signal(&self.handle, signal)?)
     }
 
+    /// A handle (pidfd) by which others can signal it, whatever becomes of its number.
+    ///
+    /// # Errors
+    /// There are no more file descriptors.
+    pub fn handle(&self) -> io::Result<OwnedFd> {
+        self.handle.try_clone()
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) -> Option<Exit> {
         // A process that has ended cannot be signalled; that is as well.

@@ -80,6 +80,11 @@ pub fn provision(options: &Options, progress: &Progress) -> Result<Provisioned, 
     Ok(Provisioned { qemu, kernel, guest_program, guest_tools, corpus })
 }
 
+/// Finds or fetches QEMU only, for those who need no guest.
+pub fn qemu(options: &Options, progress: &Progress) -> Result<Qemu, ProvisionError> {
+    Maker { cache: Cache::open(options.cache_dir.as_deref())?, options, progress }.qemu()
+}
+
 /// The workspace that this harness was compiled in: the guest program and the kernel's configuration come from it.
 fn workspace() -> &'static Path {
     let harness = Path::new(env!("CARGO_MANIFEST_DIR"));
