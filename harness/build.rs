@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut modules = String::new();
     for name in &names {
         let path = folder.join(format!("{name}.rs"));
-        writeln!(modules, "#[path = {path:?}]\nmod {name};")?;
+        writeln!(modules, "#[path = {path:?}]\n#[allow(missing_docs)]\npub mod {name};")?;
     }
     let items: Vec<_> = names.iter().map(|name| format!("&{name}::SCENARIO")).collect();
     writeln!(

@@ -39,7 +39,7 @@ pub struct Lab {
     step: String,
     progress: ProgressBar,
     /// The device's sockets. Removed last.
-    run: TempDir,
+    _run: TempDir,
 }
 
 /// What is left when a lab is taken down.
@@ -96,7 +96,7 @@ impl Lab {
             figures: Vec::new(),
             step: String::new(),
             progress: progress.clone(),
-            run,
+            _run: run,
         })
     }
 

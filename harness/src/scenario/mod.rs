@@ -50,7 +50,8 @@ impl MachineShape {
     pub const DEFAULT: Self = Self { memory_mib: 1024, corpus: false };
 }
 
-mod catalog {
+/// The scenario files.
+pub mod catalog {
     include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
 }
 pub use catalog::CATALOG;

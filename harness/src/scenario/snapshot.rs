@@ -11,7 +11,7 @@ use super::facts::Facts;
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-tests/snapshots");
 
 /// Compares facts with the scenario's snapshot. insta prints the difference; the error says what to do about it.
-pub fn check(scenario: &str, story: &str, facts: &Facts) -> Result<(), String> {
+pub(super) fn check(scenario: &str, story: &str, facts: &Facts) -> Result<(), String> {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(Path::new(FOLDER));
     settings.set_prepend_module_to_snapshot(false);
