@@ -4,7 +4,6 @@
 //! Packages come from one fixed release whatever the host's is, so that every user gets the same QEMU and guest
 //! kernel. They are verified by apt against Debian's keyring and only unpacked, never installed: no root is needed.
 
-use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,7 +48,6 @@ pub(super) struct Fetch<'a> {
 pub(super) struct Debian {
     cache: Cache,
     mirror: Mirror,
-    updated: Cell<bool>,
 }
 
 impl Debian {
@@ -77,7 +75,7 @@ impl Debian {
         if !Path::new(KEYRING).exists() {
             return Err(lacking("the package debian-archive-keyring is not installed"));
         }
-        Ok(Debian { cache: cache.clone(), mirror, updated: Cell::new(false) })
+        Ok(Debian { cache: cache.clone(), mirror })
     }
 
     /// Downloads packages and unpacks them into `root`. Returns the names of the package files, versions in them.
@@ -113,9 +111,6 @@ impl Debian {
     }
 
     fn update(&self, log: &Path, step: &mut Step) -> Result<(), ProvisionError> {
-        if self.updated.get() {
-            return Ok(());
-        }
         let state = self.cache.scratch("apt")?;
         self.cache.scratch("apt/lists/partial")?;
         let sources = state.join("sources.list");
@@ -125,11 +120,7 @@ impl Debian {
         fs::write(&status, "").context("write", &status)?;
         step.phase("asking Debian's mirror", 0);
         let what = "asking Debian's mirror for its packages";
-        run(what, self.apt(&state).args(["update", "--error-on=any"]), log, UPDATE_LIMITS, |line| {
-            step.advance(0, line)
-        })?;
-        self.updated.set(true);
-        Ok(())
+        run(what, self.apt(&state).args(["update", "--error-on=any"]), log, UPDATE_LIMITS, |line| step.advance(0, line))
     }
 
     fn download(&self, fetch: &Fetch, downloads: &Path, log: &Path, step: &mut Step) -> Result<(), ProvisionError> {
@@ -171,6 +162,9 @@ impl Debian {
             "Dir::Etc::preferencesparts=/dev/null",
             "APT::Default-Release=",
             "APT::Sandbox::User=root",
+            // Whatever the machine allows for itself, what we run is signed.
+            "APT::Get::AllowUnauthenticated=false",
+            "Acquire::AllowInsecureRepositories=false",
             "Acquire::Languages=none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
             "Acquire::Retries=3",
