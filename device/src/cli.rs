@@ -1,6 +1,6 @@
 //! The command line of `cxl-cram-device`.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -146,8 +146,10 @@ fn parse_serial(text: &str) -> Result<u64, String> {
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Cli { command: Command::Serve(args) } = Cli::parse_from(args);
     let level = ["warn", "info", "trace"][usize::from(args.verbose.min(2))];
-    let filter = EnvFilter::try_from_env("CXL_CRAM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter =
+        EnvFilter::try_from_env("CXL_CRAM_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{level},fuser=warn")));
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     match serve::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,10 @@
 //! The command line of `cxl-cram-harness`.
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -9,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     machine::config::Accel,
-    provision::{Options, Progress, provision},
+    provision::{Cache, Options, Progress, provision},
     scenario::{
         obstacle, report,
         runner::{self, RunOptions},
@@ -35,6 +39,12 @@ enum Command {
         /// Only scenarios whose names contain one of these
         filter: Vec<String>,
     },
+    /// Remove everything that was fetched and built
+    Clean {
+        /// The cache [default: $XDG_CACHE_HOME/cxl-cram]
+        #[arg(long, value_name = "FOLDER")]
+        cache_dir: Option<PathBuf>,
+    },
 }
 
 /// Provision what is missing, boot the guest on the device and play scenarios.
@@ -50,9 +60,8 @@ struct RunArgs {
     /// Only scenarios whose names contain one of these
     filter: Vec<String>,
 
-    /// A QEMU >= 10.1 with vfio-user-pci [default: the one on PATH, else Debian's, fetched]
-    #[arg(long, value_name = "PROGRAM", env = "CXL_CRAM_QEMU")]
-    qemu: Option<PathBuf>,
+    #[command(flatten)]
+    provision: ProvisionArgs,
 
     /// Where consoles, device logs and QEMU command lines go [default: target/cxl-cram of the workspace]
     #[arg(long, value_name = "FOLDER")]
@@ -61,6 +70,59 @@ struct RunArgs {
     /// Print the outcomes as JSON on standard output
     #[arg(long)]
     json: bool,
+}
+
+/// What is brought along instead of being fetched or built.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Bring your own")]
+struct ProvisionArgs {
+    /// A QEMU >= 10.1 with vfio-user-pci [default: the one on PATH, else Debian's, fetched]
+    #[arg(long, value_name = "PROGRAM", env = "CXL_CRAM_QEMU")]
+    qemu: Option<PathBuf>,
+
+    /// A kernel source tree: configured and built in a folder of its own, the tree itself is left alone
+    #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
+    kernel_tree: Option<PathBuf>,
+
+    /// A kernel that is built: a bzImage
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+
+    /// A module of that kernel, in load order (cxl_acpi.ko); may be given more than once
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    module: Vec<PathBuf>,
+
+    /// A folder with usr/bin/cxl and its libraries, instead of Debian's packages
+    #[arg(long, value_name = "FOLDER")]
+    guest_tools: Option<PathBuf>,
+
+    /// A file of real data to fill guest memory with
+    #[arg(long, value_name = "FILE")]
+    corpus: Option<PathBuf>,
+
+    /// The cache [default: $XDG_CACHE_HOME/cxl-cram]
+    #[arg(long, value_name = "FOLDER")]
+    cache_dir: Option<PathBuf>,
+
+    /// Use what is in the cache, never the network
+    #[arg(long)]
+    offline: bool,
+}
+
+impl ProvisionArgs {
+    fn options(&self) -> Options {
+        let own = self.clone();
+        Options {
+            qemu: own.qemu,
+            kernel_tree: own.kernel_tree,
+            kernel: own.kernel,
+            kernel_modules: own.module,
+            guest_tools: own.guest_tools,
+            corpus: own.corpus,
+            cache_dir: own.cache_dir,
+            offline: own.offline,
+        }
+    }
 }
 
 /// Runs the program and returns its exit code.
@@ -73,6 +135,7 @@ pub fn main() -> ExitCode {
             list(&filter);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Clean { cache_dir } => clean(cache_dir.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", style("error:").red().bold().for_stderr());
@@ -90,7 +153,7 @@ fn run(args: &RunArgs) -> Result<ExitCode> {
         bail!("{obstacle}");
     }
     let begun = Instant::now();
-    let provisioned = provision(&Options { qemu: args.qemu.clone(), ..Options::default() }, &Progress::stderr())?;
+    let provisioned = provision(&args.provision.options(), &Progress::stderr())?;
     eprintln!("Linux {} on QEMU {}, {}", provisioned.kernel.version, provisioned.qemu.version, accel());
 
     let mut options = RunOptions::default();
@@ -119,6 +182,15 @@ fn list(filter: &[String]) {
     for scenario in select(filter) {
         println!("{:<12} {}", style(scenario.name).bold(), scenario.story);
     }
+}
+
+/// `clean`.
+fn clean(cache_dir: Option<&Path>) -> Result<ExitCode> {
+    let cache = Cache::open(cache_dir)?;
+    for entry in cache.clean()? {
+        println!("removed {}", entry.path.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How the guest's instructions are executed here.
