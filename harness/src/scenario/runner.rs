@@ -30,7 +30,7 @@ pub struct RunOptions {
 impl Default for RunOptions {
     /// In the workspace's `target`.
     fn default() -> Self {
-        Self { artifacts: Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cxl-cram") }
+        Self { artifacts: Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("cxl-cram") }
     }
 }
 
