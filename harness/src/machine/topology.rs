@@ -54,13 +54,15 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     let memory = config.memory.to_string();
 
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
-    add(&["-M", "q35,cxl=on,memory-backend=ram"]);
+    add(&["-M", "q35,cxl=on"]);
     match config.accel {
         Accel::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
         Accel::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
     }
     add(&["-smp", &config.processors.to_string(), "-m", &format!("{memory}B")]);
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
+    // An explicit node makes QEMU describe proximity domains. Without them Linux does not look at the CEDT for nodes.
+    add(&["-numa", "node,nodeid=0,memdev=ram"]);
     if !config.restarts {
         add(&["-no-reboot"]);
     }
@@ -80,8 +82,10 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
         add(&["-device", &function.to_string()]);
     }
 
-    add(&["-chardev", &socket("qmp", &sockets.qmp), "-mon", "chardev=qmp,mode=control"]);
-    add(&["-chardev", &socket("agent", &sockets.agent), "-device", "virtio-serial-pci,id=serial"]);
+    add(&["-qmp", &format!("unix:{}", listen(&sockets.qmp))]);
+    // Without a bus, QEMU would put PCI devices on the CXL host bridge, which takes only root ports.
+    add(&["-device", "virtio-serial-pci,id=serial,bus=pcie.0"]);
+    add(&["-chardev", &format!("socket,id=agent,path={}", listen(&sockets.agent))]);
     add(&["-device", &format!("virtserialport,bus=serial.0,chardev=agent,name={PORT_NAME}")]);
 
     for (index, drive) in config.drives.iter().enumerate() {
@@ -92,7 +96,7 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
             "file": { "driver": "file", "filename": drive.image },
         });
         add(&["-blockdev", &node.to_string()]);
-        add(&["-device", &format!("virtio-blk-pci,drive=drive{index}")]);
+        add(&["-device", &format!("virtio-blk-pci,drive=drive{index},bus=pcie.0")]);
     }
     if let Some(kernel) = kernel {
         arguments.extend(["-kernel".into(), kernel.image.clone().into()]);
@@ -103,9 +107,9 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     arguments
 }
 
-/// A socket that QEMU listens on without waiting. A comma in an option's value is written twice.
-fn socket(id: &str, path: &Path) -> String {
-    format!("socket,id={id},path={},server=on,wait=off", path.to_string_lossy().replace(',', ",,"))
+/// A path that QEMU listens on without waiting. A comma in an option's value is written twice.
+fn listen(path: &Path) -> String {
+    format!("{},server=on,wait=off", path.to_string_lossy().replace(',', ",,"))
 }
 
 #[cfg(test)]
@@ -141,7 +145,7 @@ mod tests {
         assert_eq!(functions[0]["socket"]["path"], "/s/a\"b");
         assert_eq!(functions[1]["bus"], "rp1");
         assert!(!words.iter().any(|word| word.contains("cxl-fmw")));
-        assert!(words.iter().any(|word| word.contains("path=/run/x,,y/qmp.sock")));
+        assert!(words.iter().any(|word| word.contains("path=/run/x,,y/agent.sock")));
     }
 
     #[test]
