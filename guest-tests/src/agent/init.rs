@@ -79,7 +79,9 @@ pub(super) fn restart() -> io::Result<()> {
 
 /// Says a line on the console, by way of the kernel's log where there is one.
 fn say(line: &str) {
-    let said = super::kernel_log().and_then(|mut log| writeln!(log, "<2>{line}"));
+    // One write is one record.
+    let record = format!("<2>{line}\n");
+    let said = super::kernel_log().and_then(|mut log| log.write_all(record.as_bytes()));
     if said.is_err() {
         eprintln!("{line}");
     }

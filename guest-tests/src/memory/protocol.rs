@@ -1,7 +1,5 @@
 //! The `memory` program's orders and answers: JSON, one a line.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::pattern::{Pattern, Verdict};
@@ -190,10 +188,10 @@ pub enum Done {
     },
     /// Pages by node.
     Nodes {
-        /// Pages on each node.
-        nodes: BTreeMap<u32, u64>,
-        /// Pages that are on none: by error number, 2 (`ENOENT`) for not present.
-        absent: BTreeMap<i32, u64>,
+        /// Each node that has some, and how many.
+        nodes: Vec<(u32, u64)>,
+        /// Pages that are on none: each error number, 2 (`ENOENT`) for not present, and how many.
+        absent: Vec<(i32, u64)>,
     },
     /// Addresses by page.
     Physical {

@@ -54,13 +54,13 @@ impl Session {
             Task::Verify { range, pattern } => self.verify(range, &pattern),
             Task::Nodes { range } => {
                 let (region, first, pages) = self.resolve(range)?;
-                let (mut nodes, mut absent) = (BTreeMap::new(), BTreeMap::new());
+                let (mut nodes, mut absent) = (BTreeMap::<u32, u64>::new(), BTreeMap::<i32, u64>::new());
                 let count = |status: i32| match u32::try_from(status) {
                     Ok(node) => *nodes.entry(node).or_default() += 1,
                     Err(_) => *absent.entry(-status).or_default() += 1,
                 };
                 region.nodes(first, pages, count).map_err(|error| Failure::io("query nodes", &error))?;
-                Ok(Done::Nodes { nodes, absent })
+                Ok(Done::Nodes { nodes: nodes.into_iter().collect(), absent: absent.into_iter().collect() })
             }
             Task::Advise { range, advice } => {
                 self.timed(range, |region, first, pages| region.advise(first, pages, advice))

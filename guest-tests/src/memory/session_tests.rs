@@ -67,6 +67,12 @@ fn freed_pages_are_absent_and_read_zero() {
         panic!()
     };
     assert!(verdict.clean());
+    session.perform(Task::Advise { range, advice: Advice::DontNeed }).unwrap();
+    // As it travels: what cannot be read back is no answer.
+    let answer = session.answer(r#"{"id":1,"task":"nodes","range":{"map":1}}"#);
+    let answer: Answer = serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap();
+    let Done::Nodes { nodes, absent } = done(&answer) else { panic!("{answer:?}") };
+    assert_eq!((nodes.iter().map(|(_, pages)| pages).sum::<u64>(), absent), (1, &vec![(libc::ENOENT, 3)]));
     assert_eq!(session.perform(Task::Free { map: 1 }), Ok(Done::Nothing));
     assert!(session.perform(Task::Free { map: 1 }).is_err());
 }

@@ -259,8 +259,8 @@ impl Cedt {
 
     /// A CEDT with this header.
     pub fn to_table(&self, header: Header) -> Table {
-        let bridges = self.bridges.iter().flat_map(HostBridge::to_bytes);
-        let body = bridges.chain(self.windows.iter().flat_map(Window::to_bytes)).collect();
+        let bridges = self.bridges.iter().copied().flat_map(HostBridge::to_bytes);
+        let body = bridges.chain(self.windows.iter().copied().flat_map(Window::to_bytes)).collect();
         Table { header: Header { signature: *b"CEDT", ..header }, body }
     }
 }
@@ -276,7 +276,7 @@ impl HostBridge {
         })
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(self) -> Vec<u8> {
         let mut bytes = vec![CHBS, 0, CHBS_BYTES as u8, 0];
         bytes.extend(self.uid.to_le_bytes());
         bytes.extend(self.version.to_le_bytes());
@@ -306,7 +306,7 @@ impl Window {
         Ok((bytes[24] == 0).then_some(window))
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(self) -> Vec<u8> {
         let mut bytes = vec![CFMWS, 0, (CFMWS_BYTES + 4) as u8, 0];
         bytes.extend([0; 4]);
         bytes.extend(self.base.to_le_bytes());

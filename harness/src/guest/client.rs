@@ -292,7 +292,9 @@ impl Guest {
         match error {
             ChannelError::Refused(failure) => GuestError::Failed { what, failure },
             ChannelError::TimedOut(limit) => GuestError::TimedOut { what, limit, report: report() },
-            ChannelError::Closed | ChannelError::Broken(_) => GuestError::Died { what, report: report() },
+            ChannelError::Closed | ChannelError::Broken(_) => {
+                GuestError::Died { what, report: Box::new(self.health.post_mortem()) }
+            }
         }
     }
 

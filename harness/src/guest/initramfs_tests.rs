@@ -25,8 +25,11 @@ fn sources() -> (tempfile::TempDir, Initramfs) {
     (directory, initramfs)
 }
 
-/// Name, mode and content of what is in the first archive, and the bytes after it.
-fn unpack(mut bytes: &[u8]) -> (Vec<(String, u32, Vec<u8>)>, &[u8]) {
+/// Name, mode, content.
+type Entry = (String, u32, Vec<u8>);
+
+/// What is in the first archive, and the bytes after it.
+fn unpack(mut bytes: &[u8]) -> (Vec<Entry>, &[u8]) {
     let mut entries = Vec::new();
     loop {
         let mut reader = newc::Reader::new(bytes).unwrap();

@@ -121,7 +121,9 @@ impl Memory {
     /// The guest did not answer.
     pub fn nodes(&mut self, range: Range) -> Result<Nodes, GuestError> {
         match self.order(Task::Nodes { range }, SHORT)? {
-            Done::Nodes { nodes, absent } => Ok(Nodes { nodes, absent }),
+            Done::Nodes { nodes, absent } => {
+                Ok(Nodes { nodes: nodes.into_iter().collect(), absent: absent.into_iter().collect() })
+            }
             other => Err(self.unfit(&other)),
         }
     }

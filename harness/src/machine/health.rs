@@ -133,10 +133,19 @@ impl Health {
         self.wait(limit, |state| state.exit.is_some()).exit.clone()
     }
 
-    /// What there is to say now. For a machine that is doomed it waits a moment, so that the oops is whole.
+    /// What there is to say now, about a machine that lives as far as one knows.
     pub fn report(&self) -> Report {
         let doomed = self.state().alive.is_none();
-        let limit = if doomed { SETTLE } else { Duration::ZERO };
+        self.report_within(if doomed { SETTLE } else { Duration::ZERO })
+    }
+
+    /// What there is to say about a machine that has hung up. It waits a moment for QEMU's exit, or for the oops to be
+    /// whole.
+    pub fn post_mortem(&self) -> Report {
+        self.report_within(SETTLE)
+    }
+
+    fn report_within(&self, limit: Duration) -> Report {
         let state = self.wait(limit, |state| state.exit.is_some() || state.settled);
         Report {
             troubles: state.troubles.clone(),

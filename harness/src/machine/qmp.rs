@@ -58,7 +58,7 @@ impl Monitor {
     /// QEMU does not listen within the limit, ends, or does not speak QMP.
     pub fn connect(socket: &Path, health: &Health, limit: Duration) -> Result<Self, QmpError> {
         let stream = connect(socket, health, limit)?;
-        let broken = |source| QmpError::Broken { source, report: Box::new(health.report()) };
+        let broken = |source| QmpError::Broken { source, report: Box::new(health.post_mortem()) };
         stream.set_read_timeout(Some(COMMAND_LIMIT)).map_err(broken)?;
         stream.set_write_timeout(Some(COMMAND_LIMIT)).map_err(broken)?;
         let mut reader = BufReader::new(stream.try_clone().map_err(broken)?);
@@ -80,7 +80,7 @@ impl Monitor {
     pub fn execute<C: Command>(&mut self, command: &C) -> Result<C::Ok, QmpError> {
         self.qmp.execute(command).map_err(|error| match error {
             ExecuteError::Qapi(source) => QmpError::Refused { command: C::NAME, source },
-            ExecuteError::Io(source) => QmpError::Broken { source, report: Box::new(self.health.report()) },
+            ExecuteError::Io(source) => QmpError::Broken { source, report: Box::new(self.health.post_mortem()) },
         })
     }
 }
