@@ -1,18 +1,21 @@
 //! The command line of `cxl-cram-harness`.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use console::style;
+use cxl_cram_device::size::{format_bytes, parse_bytes};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    machine::config::Accel,
+    guest::initramfs::Initramfs,
+    machine::{config::Accel, learn},
     provision::{Cache, Options, Progress, provision},
     scenario::{
         obstacle, report,
@@ -20,6 +23,9 @@ use crate::{
         select,
     },
 };
+
+/// How long the firmware of a QEMU of the user's own may take.
+const FIRMWARE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Boots a guest kernel on a compressed CXL device and holds what the kernel did against snapshots.
 ///
@@ -39,6 +45,7 @@ enum Command {
         /// Only scenarios whose names contain one of these
         filter: Vec<String>,
     },
+    Acpi(AcpiArgs),
     /// Remove everything that was fetched and built
     Clean {
         /// The cache [default: $XDG_CACHE_HOME/cxl-cram]
@@ -70,6 +77,28 @@ struct RunArgs {
     /// Print the outcomes as JSON on standard output
     #[arg(long)]
     json: bool,
+}
+
+/// Make the ACPI override for a QEMU of your own.
+///
+/// Starts your command line without a guest, asks it where the firmware put the device's BAR2, and writes an early
+/// cpio that declares a CXL window there. Put it before your initramfs: cat OUT initramfs > initrd.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example, with the device already served on /tmp/cram.sock:
+  cxl-cram-harness acpi --output acpi.cpio -- qemu-system-x86_64 -M q35,cxl=on,memory-backend=mem ...")]
+struct AcpiArgs {
+    /// Where to write the early cpio
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// The device's capacity [default: half of BAR2, right for a capacity that is a power of two]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    capacity: Option<u64>,
+
+    /// The QEMU command line whose machine it is for
+    #[arg(last = true, required = true)]
+    qemu: Vec<OsString>,
 }
 
 /// What is brought along instead of being fetched or built.
@@ -135,6 +164,7 @@ pub fn main() -> ExitCode {
             list(&filter);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Acpi(args) => acpi(&args),
         Command::Clean { cache_dir } => clean(cache_dir.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
@@ -182,6 +212,23 @@ fn list(filter: &[String]) {
     for scenario in select(filter) {
         println!("{:<12} {}", style(scenario.name).bold(), scenario.story);
     }
+}
+
+/// `acpi`.
+fn acpi(args: &AcpiArgs) -> Result<ExitCode> {
+    let directory = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let [program, arguments @ ..] = args.qemu.as_slice() else { bail!("give the QEMU command line after --") };
+    let mut command = std::process::Command::new(program);
+    command.args(arguments);
+    let learnt = learn::learn_own(command, directory.path(), directory.path(), FIRMWARE_LIMIT)?;
+    let initramfs = Initramfs { tables: vec![learnt.own_override(args.capacity)?], ..Initramfs::default() };
+    std::fs::write(&args.output, initramfs.early_archive()?)
+        .with_context(|| format!("cannot write {}", args.output.display()))?;
+    for bar in &learnt.bars {
+        let capacity = args.capacity.unwrap_or(bar.size / 2);
+        println!("CXL window of {} at {:#x}, over BAR2", format_bytes(capacity), bar.address);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `clean`.

@@ -87,12 +87,21 @@ impl Initramfs {
     /// # Errors
     /// A file cannot be read, or an archive cannot hold it.
     pub fn build(&self) -> Result<Vec<u8>, InitramfsError> {
+        let mut bytes = self.early_archive()?;
+        archive(&self.root()?, &mut bytes).map_err(InitramfsError::Write)?;
+        Ok(bytes)
+    }
+
+    /// The first archive alone: the ACPI overrides, to be put before another initramfs. Empty without tables.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn early_archive(&self) -> Result<Vec<u8>, InitramfsError> {
         let mut bytes = Vec::new();
         if !self.tables.is_empty() {
             archive(&self.early()?, &mut bytes).map_err(InitramfsError::Write)?;
             bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
         }
-        archive(&self.root()?, &mut bytes).map_err(InitramfsError::Write)?;
         Ok(bytes)
     }
 

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,13 @@ pub enum LearnError {
     },
     /// There is no host bridge for the devices.
     #[error("see why the firmware's CEDT has no host bridge {0}")]
-    NoBridge(u8),
+    NoBridge(u32),
+    /// There is not one host bridge in a machine that was not made here.
+    #[error("give the machine one pxb-cxl; its CEDT has {0} host bridges")]
+    Bridges(usize),
+    /// There is no device in a machine that was not made here.
+    #[error("attach a served device to the machine: it has no function 8086:0d93 with a BAR2")]
+    NoDevice,
     /// Guest memory could not be read.
     #[error("make the directory of the run readable and writable for QEMU")]
     Memory(#[source] io::Error),
@@ -99,17 +106,33 @@ impl Learnt {
     /// # Errors
     /// The firmware's is none, lacks the host bridge, or a window would not lie within its BAR and be smaller.
     pub fn cedt_override(&self, config: &MachineConfig) -> Result<Table, LearnError> {
-        let mut cedt = Cedt::parse(&self.cedt)?;
-        let uid = u32::from(topology::HOST_BRIDGE_BUS);
-        if !cedt.bridges.iter().any(|bridge| bridge.uid == uid) {
-            return Err(LearnError::NoBridge(topology::HOST_BRIDGE_BUS));
+        let capacities = config.devices.iter().map(|device| device.capacity);
+        self.windows(u32::from(topology::HOST_BRIDGE_BUS), capacities)
+    }
+
+    /// The same for a machine that is not made here: it has one CXL host bridge, and every device this capacity, or the
+    /// largest that its BAR can hold.
+    ///
+    /// # Errors
+    /// As [`Self::cedt_override`], or there is more than one host bridge.
+    pub fn own_override(&self, capacity: Option<u64>) -> Result<Table, LearnError> {
+        match Cedt::parse(&self.cedt)?.bridges.as_slice() {
+            [bridge] => self.windows(bridge.uid, self.bars.iter().map(|bar| capacity.unwrap_or(bar.size / 2))),
+            bridges => Err(LearnError::Bridges(bridges.len())),
         }
-        for (index, (bar, device)) in self.bars.iter().zip(&config.devices).enumerate() {
+    }
+
+    fn windows(&self, uid: u32, capacities: impl Iterator<Item = u64>) -> Result<Table, LearnError> {
+        let mut cedt = Cedt::parse(&self.cedt)?;
+        if !cedt.bridges.iter().any(|bridge| bridge.uid == uid) {
+            return Err(LearnError::NoBridge(uid));
+        }
+        for (device, (bar, capacity)) in self.bars.iter().zip(capacities).enumerate() {
             // An equal one would take the BAR's place in the resource tree.
-            if bar.size <= device.capacity {
-                return Err(LearnError::Nesting { device: index, capacity: device.capacity, bar: bar.size });
+            if bar.size <= capacity {
+                return Err(LearnError::Nesting { device, capacity, bar: bar.size });
             }
-            cedt.windows.push(Window::volatile(bar.address, device.capacity, uid));
+            cedt.windows.push(Window::volatile(bar.address, capacity, uid));
         }
         Ok(cedt.to_table(self.cedt.overriding()))
     }
@@ -124,6 +147,40 @@ pub fn learn(config: &MachineConfig, directory: &Path, logs: &Path, limit: Durat
     let sockets = Sockets::in_directory(directory);
     let mut command = (config.qemu)();
     command.args(topology::arguments(config, &sockets, None));
+    ask(command, &sockets, directory, logs, limit, |buses| {
+        (0..config.devices.len())
+            .map(|index| {
+                let port = topology::root_port(index);
+                buses.iter().find_map(|bus| hdm_bar(&bus.devices, &port)).ok_or(LearnError::NoBar(index))
+            })
+            .collect()
+    })
+}
+
+/// The same for a machine that is not made here: `command` starts it, whatever is in it. Its devices come in the order
+/// of their buses.
+///
+/// # Errors
+/// As [`learn`], or it has no device.
+pub fn learn_own(mut command: Command, directory: &Path, logs: &Path, limit: Duration) -> Result<Learnt, LearnError> {
+    let sockets = Sockets::in_directory(directory);
+    command.args(topology::monitor(&sockets));
+    ask(command, &sockets, directory, logs, limit, |buses| {
+        let mut bars = Vec::new();
+        buses.iter().for_each(|bus| hdm_bars(&bus.devices, &mut bars));
+        if bars.is_empty() { Err(LearnError::NoDevice) } else { Ok(bars) }
+    })
+}
+
+/// Starts a machine, waits for its firmware, asks, and ends it.
+fn ask(
+    command: Command,
+    sockets: &Sockets,
+    directory: &Path,
+    logs: &Path,
+    limit: Duration,
+    bars: impl FnOnce(&[qmp::PciInfo]) -> Result<Vec<Bar>, LearnError>,
+) -> Result<Learnt, LearnError> {
     let health = Health::default();
     let files = Files::in_directory(logs);
     let mut process = Process::start(command, &files, directory, Watcher::default(), &health)?;
@@ -142,13 +199,7 @@ pub fn learn(config: &MachineConfig, directory: &Path, logs: &Path, limit: Durat
         }
     };
     // Tables come after the BARs: what the monitor says now is the end of it.
-    let buses = monitor.execute(&qmp::query_pci {})?;
-    let bars = (0..config.devices.len())
-        .map(|index| {
-            let port = topology::root_port(index);
-            buses.iter().find_map(|bus| hdm_bar(&bus.devices, &port)).ok_or(LearnError::NoBar(index))
-        })
-        .collect::<Result<_, _>>()?;
+    let bars = bars(&monitor.execute(&qmp::query_pci {})?)?;
     process.kill();
     Ok(Learnt { bars, cedt })
 }
@@ -160,12 +211,27 @@ fn hdm_bar(devices: &[qmp::PciDeviceInfo], port: &str) -> Option<Bar> {
         if device.qdev_id != port {
             return hdm_bar(below, port);
         }
-        let function = below.iter().find(|below| (below.id.vendor, below.id.device) == DEVICE_ID)?;
-        let region = function.regions.iter().find(|region| region.bar == HDM_BAR)?;
-        // The monitor says -1 for a BAR without an address.
-        let address = u64::try_from(region.address).ok().filter(|&address| address != 0)?;
-        Some(Bar { address, size: u64::try_from(region.size).ok()? })
+        below.iter().find_map(window)
     })
+}
+
+/// The windows of all memory devices at or below these.
+fn hdm_bars(devices: &[qmp::PciDeviceInfo], bars: &mut Vec<Bar>) {
+    for device in devices {
+        bars.extend(window(device));
+        if let Some(below) = device.pci_bridge.as_ref().and_then(|bridge| bridge.devices.as_deref()) {
+            hdm_bars(below, bars);
+        }
+    }
+}
+
+/// The window of a function, if it is a memory device.
+fn window(function: &qmp::PciDeviceInfo) -> Option<Bar> {
+    let id = (function.id.vendor, function.id.device);
+    let region = function.regions.iter().find(|region| id == DEVICE_ID && region.bar == HDM_BAR)?;
+    // The monitor says -1 for a BAR without an address.
+    let address = u64::try_from(region.address).ok().filter(|&address| address != 0)?;
+    Some(Bar { address, size: u64::try_from(region.size).ok()? })
 }
 
 /// Reads guest memory by way of a file.

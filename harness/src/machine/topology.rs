@@ -47,6 +47,11 @@ pub fn root_port(index: usize) -> String {
     format!("rp{index}")
 }
 
+/// The arguments that give a machine its monitor.
+pub fn monitor(sockets: &Sockets) -> [String; 2] {
+    ["-qmp".into(), format!("unix:{}", listen(&sockets.qmp))]
+}
+
 /// The machine's arguments, without the program. The console is standard output.
 pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kernel>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
@@ -82,7 +87,7 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
         add(&["-device", &function.to_string()]);
     }
 
-    add(&["-qmp", &format!("unix:{}", listen(&sockets.qmp))]);
+    add(&monitor(sockets).each_ref().map(String::as_str));
     // Without a bus, QEMU would put PCI devices on the CXL host bridge, which takes only root ports.
     add(&["-device", "virtio-serial-pci,id=serial,bus=pcie.0"]);
     add(&["-chardev", &format!("socket,id=agent,path={}", listen(&sockets.agent))]);
