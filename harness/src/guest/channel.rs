@@ -90,7 +90,7 @@ impl Channel {
         Ok(Self { port: Mutex::new(port), next: AtomicU64::new(1), router, hello, doomed, reader: Some(reader) })
     }
 
-    /// Waits for the agent's first message.
+    /// Waits for the agent's hello: its first message, after every boot.
     ///
     /// # Errors
     /// It does not come.
@@ -197,9 +197,10 @@ impl Router {
     fn route(&mut self, message: Message) {
         match message {
             Message::Hello(hello) => {
-                if let Some(sender) = self.hello.take() {
-                    // The channel may be on its way out.
-                    let _: Result<(), _> = sender.try_send(hello);
+                if let Some(sender) = &self.hello
+                    && sender.try_send(hello).is_err()
+                {
+                    tracing::warn!("the agent said hello, and nobody had heard the one before");
                 }
             }
             Message::Answer { id: Some(id), outcome } => match self.answers.remove(&id) {

@@ -93,4 +93,7 @@ fn lines_that_are_no_messages_are_skipped() {
     theirs.write_all(b"{\"kind\":\"answer\",\"id\":77,\"outcome\":{\"done\":{\"reply\":\"nothing\"}}}\n").unwrap();
     theirs.write_all(b"{\"kind\":\"hello\",\"version\":9,\"kernel\":\"k\",\"modules\":[]}\n").unwrap();
     assert_eq!(channel.hello(LIMIT).unwrap().version, 9);
+    // The guest was restarted.
+    theirs.write_all(b"{\"kind\":\"hello\",\"version\":10,\"kernel\":\"k\",\"modules\":[]}\n").unwrap();
+    assert_eq!(channel.hello(LIMIT).unwrap().version, 10);
 }

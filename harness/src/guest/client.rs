@@ -216,7 +216,7 @@ impl Guest {
     /// # Errors
     /// It does not within the limit.
     pub fn wait_for(&self, condition: Condition, limit: Duration) -> Result<Duration, GuestError> {
-        let what = format!("{condition:?}");
+        let what = "wait in the guest".to_owned();
         let call = Call::WaitFor { condition, timeout_ms: millis(limit) };
         match self.call(&what, call, limit.saturating_add(GRACE))? {
             Reply::Waited { elapsed_ms } => Ok(Duration::from_millis(elapsed_ms)),
@@ -265,6 +265,16 @@ impl Guest {
     /// The guest did not answer.
     pub fn power_off(&self, limit: Duration) -> Result<(), GuestError> {
         self.done("power off", Call::PowerOff, limit)
+    }
+
+    /// Restarts the guest and waits until its agent is back. The machine must allow restarts. Programs and traces of
+    /// before are gone: drop them first.
+    ///
+    /// # Errors
+    /// It does not come back within the limit.
+    pub fn reboot(&self, limit: Duration) -> Result<Hello, GuestError> {
+        self.done("restart", Call::Reboot, SHORT)?;
+        self.wait_hello(limit)
     }
 
     /// Makes a call.
