@@ -54,7 +54,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("hot accesses on node 1 beside node 0");
     drop(memory);
-    let cost = lab.json("cxl-cram-guest hot-cost --node 0 --node 1 --bytes 8388608 --rounds 20")?;
+    let cost = lab.json("cxl-cram-guest hot-cost --node 1 --bytes 8388608 --rounds 20")?;
     lab.figure("hot fill, node 1 / node 0", ratio(&cost, "fill_ns")?);
     lab.figure("hot verify, node 1 / node 0", ratio(&cost, "verify_ns")?);
     Ok(())

@@ -24,8 +24,9 @@ fn tell(lab: &mut Lab) -> Result<()> {
         lab.fact(&format!("{round}.node 1"), node);
 
         lab.step(&format!("{round}: the kernel demotes to it"));
-        let tiers = lab.sh("for t in /sys/devices/virtual/memory_tiering/memory_tier*; do cat $t/nodelist; done")?;
-        lab.fact(&format!("{round}.memory tiers"), tiers.lines().collect::<Vec<_>>());
+        // The lower a tier's number, the faster: the order is the fact, the numbers follow from the performance.
+        let tiers = lab.sh("cd /sys/devices/virtual/memory_tiering && cat $(ls -d memory_tier[0-9]* | sort -V | sed 's,$,/nodelist,')")?;
+        lab.fact(&format!("{round}.nodes by memory tier"), tiers.lines().collect::<Vec<_>>());
         lab.fact(&format!("{round}.demotion"), lab.demotion_targets()?);
         let performance = lab.sh("cd /sys/devices/system/node/node1/access0/initiators && grep -H . read_* write_*")?;
         lab.fact(&format!("{round}.performance"), performance.lines().collect::<Vec<_>>());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cxl_cram_guest::protocol::PORT_NAME;
 use serde_json::json;
 
-use super::config::{Accel, MachineConfig};
+use super::config::{Accel, MAX_DEVICES, MachineConfig};
 
 /// The bus number of the CXL host bridge: it is also its ACPI `_UID`.
 pub const HOST_BRIDGE_BUS: u8 = 12;
@@ -42,6 +42,13 @@ pub struct Kernel {
     pub append: String,
 }
 
+/// What the HMAT says of node 0's memory and of the way to the host bridge: a machine like those CXL is sold for.
+/// Nanoseconds, and bytes per second.
+const PORT_DOMAIN: usize = MAX_DEVICES + 1;
+const MEMORY_LATENCY: u32 = 90;
+const PORT_LATENCY: u32 = 40;
+const BANDWIDTH: &str = "64G";
+
 /// The identifier of a device's root port in the monitor.
 pub fn root_port(index: usize) -> String {
     format!("rp{index}")
@@ -59,7 +66,7 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     let memory = config.memory.to_string();
 
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
-    add(&["-M", "q35,cxl=on"]);
+    add(&["-M", "q35,cxl=on,hmat=on"]);
     match config.accel {
         Accel::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
         Accel::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
@@ -67,7 +74,19 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     add(&["-smp", &config.processors.to_string(), "-m", &format!("{memory}B")]);
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
     // An explicit node makes QEMU describe proximity domains. Without them Linux does not look at the CEDT for nodes.
-    add(&["-numa", "node,nodeid=0,memdev=ram"]);
+    add(&["-numa", &format!("node,nodeid=0,memdev=ram,cpus=0-{}", config.processors.saturating_sub(1))]);
+    // The host bridge as a generic port, a domain of its own: Linux adds what HMAT says of the way to it to what CDAT
+    // says of the device. Linux numbers the domains of CXL windows on from the last one with memory; a port among those
+    // would pass for the window's memory. So the port comes after as many empty domains as there can be windows.
+    for node in 1..=PORT_DOMAIN {
+        add(&["-numa", &format!("node,nodeid={node},initiator=0")]);
+    }
+    add(&["-object", &format!("acpi-generic-port,id=port,pci-bus=cxl,node={PORT_DOMAIN}")]);
+    for (target, latency) in [(0, MEMORY_LATENCY), (PORT_DOMAIN, PORT_LATENCY)] {
+        let path = format!("hmat-lb,initiator=0,target={target},hierarchy=memory");
+        add(&["-numa", &format!("{path},data-type=access-latency,latency={latency}")]);
+        add(&["-numa", &format!("{path},data-type=access-bandwidth,bandwidth={BANDWIDTH}")]);
+    }
     if !config.restarts {
         add(&["-no-reboot"]);
     }
