@@ -11,10 +11,14 @@
 //! - [`control`]: the QMP-style control socket.
 //! - [`serve`] puts them together; [`cli`] is the command line.
 
+// In the program, not in its tests: what a client, a guest, a file or a flag can cause is an error, not a panic.
+#![warn(clippy::unwrap_used, clippy::todo)]
+
 pub mod cli;
 pub mod control;
 pub mod cxl;
 pub mod hdm;
 pub mod serve;
+pub mod size;
 pub mod store;
 pub mod vfio_user;

@@ -1,1 +1,262 @@
 //! Puts the rooms together: one device, served on one socket.
+//!
+//! [`Board`] is what the wire sees: it sends each region access to the part that answers it. [`run`] is `serve` on the
+//! command line: check the arguments, build from the medium outwards, serve until a signal, take everything down.
+
+use std::{io::Write, os::fd::BorrowedFd, sync::Arc};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+use vfio_bindings::bindings::vfio::{
+    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ERR_IRQ_INDEX,
+    VFIO_PCI_MSIX_IRQ_INDEX,
+};
+
+use crate::{
+    cli::{ServeArgs, WindowKind},
+    control::{self, DeviceCommands, Events, WatermarkInjector},
+    cxl::{Msix, Type3, Type3Config},
+    hdm::{
+        Window,
+        fuse::{FuseConfig, FuseWindow},
+        media::{Media, MediaConfig, Watermarks},
+        trap::TrapWindow,
+    },
+    size::format_bytes,
+    vfio_user::{Backend, Interrupts, Region, Server, Stop},
+};
+
+const BAR0: u32 = VFIO_PCI_BAR0_REGION_INDEX;
+const BAR2: u32 = VFIO_PCI_BAR2_REGION_INDEX;
+const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
+const MSIX: u32 = VFIO_PCI_MSIX_IRQ_INDEX;
+
+/// HDM is promised in these units: the granularity of HDM decoders and of Identify Memory Device.
+const CAPACITY_UNIT: u64 = 256 << 20;
+
+/// The largest capacity: what fits under the 52 address bits of x86 with room for everything else.
+const CAPACITY_MAX: u64 = 1 << 48;
+
+/// The device as the wire sees it.
+pub struct Board {
+    function: Arc<Type3>,
+    media: Arc<Media>,
+    window: Arc<dyn Window>,
+}
+
+impl Board {
+    /// Joins a function, its medium and the window onto it.
+    pub fn new(function: Arc<Type3>, media: Arc<Media>, window: Arc<dyn Window>) -> Arc<Self> {
+        media.set_window(Arc::clone(&window));
+        Arc::new(Self { function, media, window })
+    }
+
+    /// Bytes of an access to BAR2 that lie inside the capacity; BAR2 is larger, and nothing is behind the rest.
+    fn inside(&self, dpa: u64, length: usize) -> usize {
+        let room = self.media.capacity().saturating_sub(dpa);
+        length.min(usize::try_from(room).unwrap_or(usize::MAX))
+    }
+}
+
+impl Backend for Board {
+    fn regions(&self) -> [Region; 9] {
+        let mut regions: [Region; 9] = Default::default();
+        regions[BAR0 as usize] = Region { size: Type3::BAR0_SIZE, access: true, mmap_len: 0 };
+        let mmap_len = if self.window.mmap_fd().is_some() { self.media.capacity() } else { 0 };
+        regions[BAR2 as usize] = Region { size: self.function.bar2_size(), access: true, mmap_len };
+        regions[CONFIG as usize] = Region { size: Type3::CONFIG_SIZE, access: true, mmap_len: 0 };
+        regions
+    }
+
+    fn irq_counts(&self) -> [u32; 5] {
+        let mut counts = [0; 5];
+        counts[MSIX as usize] = u32::from(Type3::VECTORS);
+        // Never signalled, but QEMU warns where there is none.
+        counts[VFIO_PCI_ERR_IRQ_INDEX as usize] = 1;
+        counts
+    }
+
+    fn mmap_fd(&self, region: u32) -> Option<BorrowedFd<'_>> {
+        if region == BAR2 { self.window.mmap_fd() } else { None }
+    }
+
+    fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        match region {
+            CONFIG => self.function.config_read(offset, data),
+            BAR0 => self.function.bar0_read(offset, data),
+            BAR2 => {
+                let (backed, rest) = data.split_at_mut(self.inside(offset, data.len()));
+                if !backed.is_empty() {
+                    self.window.read(offset, backed);
+                }
+                // What PCI returns where nothing answers.
+                rest.fill(0xff);
+            }
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(())
+    }
+
+    fn write(&self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        match region {
+            CONFIG => self.function.config_write(offset, data),
+            BAR0 => self.function.bar0_write(offset, data),
+            BAR2 => {
+                let backed = &data[..self.inside(offset, data.len())];
+                if !backed.is_empty() {
+                    self.window.write(offset, backed);
+                }
+            }
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(())
+    }
+
+    fn reset(&self) {
+        self.function.reset();
+    }
+
+    fn irq_armed(&self, index: u32, vector: u32) {
+        if index == MSIX
+            && let Ok(vector) = u16::try_from(vector)
+        {
+            self.function.vector_armed(vector);
+        }
+    }
+
+    /// A new client is a machine that was switched on: volatile memory is empty, registers are at reset.
+    fn client_connected(&self) {
+        self.function.reset();
+        self.media.clear();
+    }
+
+    /// Registers fall back at once: an MSI-X enable bit left set would keep the next client from setting it. What the
+    /// guest stored stays to be looked at until then.
+    fn client_gone(&self) {
+        self.function.reset();
+    }
+}
+
+/// MSI-X vectors over the wire.
+pub struct MsixWire(Arc<Interrupts>);
+
+impl MsixWire {
+    /// Raises vectors on these interrupts.
+    pub fn new(interrupts: &Arc<Interrupts>) -> Self {
+        Self(Arc::clone(interrupts))
+    }
+}
+
+impl Msix for MsixWire {
+    fn raise(&self, vector: u16) -> bool {
+        self.0.raise(MSIX, u32::from(vector))
+    }
+}
+
+impl WatermarkInjector for Board {
+    fn inject_low(&self) {
+        self.function.inject_low();
+    }
+
+    fn inject_high(&self) {
+        self.function.inject_high();
+    }
+}
+
+/// Builds the device that the arguments describe and serves it until SIGTERM or SIGINT.
+pub fn run(args: &ServeArgs) -> Result<()> {
+    check(args)?;
+    let stop = Stop::new().context("cannot make an event to stop by")?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let stop = stop.clone();
+        // SAFETY: `trigger` only writes to an eventfd, which is async-signal-safe.
+        unsafe { signal_hook::low_level::register(signal, move || stop.trigger()) }.context("cannot catch signals")?;
+    }
+
+    // Sockets first: a path that is taken is told before anything is mounted.
+    let server = Server::bind(&args.socket)?;
+    let control = args.control.as_deref().map(control::Server::bind).transpose()?;
+
+    let media = Media::new(&MediaConfig {
+        capacity: args.capacity,
+        physical: args.physical(),
+        codec: args.codec,
+        watermarks: Watermarks { low: args.low_watermark, high: args.high_watermark },
+    })?;
+    let window: Arc<dyn Window> = match args.window {
+        WindowKind::Trap => TrapWindow::new(Arc::clone(&media)),
+        WindowKind::Fuse => FuseWindow::new(
+            FuseConfig {
+                cache_bytes: args.cache,
+                flush_interval: args.flush_interval(),
+                readahead: u32::try_from(args.readahead).unwrap_or(u32::MAX),
+                ..FuseConfig::default()
+            },
+            Arc::clone(&media),
+        )?,
+    };
+    let interrupts = Arc::new(Interrupts::new());
+    let msix = Arc::new(MsixWire::new(&interrupts));
+    let function = Type3::new(&Type3Config { serial: args.serial, ..Type3Config::default() }, Arc::clone(&media), msix);
+    let board = Board::new(function, Arc::clone(&media), window);
+
+    let commands = DeviceCommands {
+        media: Arc::clone(&media),
+        watermarks: Arc::clone(&board) as _,
+        interrupts: Arc::clone(&interrupts),
+        stop: stop.clone(),
+        codec: args.codec,
+        window: args.window.name(),
+    };
+    let events = Events::new().context("cannot make an event for the control socket")?;
+    media.add_listener({
+        let events = events.clone();
+        Box::new(move |event| events.media(event))
+    });
+
+    std::thread::scope(|scope| {
+        let control = control.as_ref().map(|control| scope.spawn(|| control.run(&commands, &events, &stop)));
+        announce(args);
+        let served = server.run(&*board, &interrupts, &stop).context("the socket failed");
+        // Whatever ended the wire also ends the control socket's thread.
+        stop.trigger();
+        match control.map(|thread| thread.join()) {
+            Some(Ok(controlled)) => served.and(controlled.context("the control socket failed")),
+            _ => served,
+        }
+    })
+}
+
+/// Refuses what no device could be.
+fn check(args: &ServeArgs) -> Result<()> {
+    let (capacity, physical) = (args.capacity, args.physical());
+    ensure!(
+        capacity > 0 && capacity.is_multiple_of(CAPACITY_UNIT) && capacity <= CAPACITY_MAX,
+        "--capacity {} must be a multiple of 256 MiB, at most {}",
+        format_bytes(capacity),
+        format_bytes(CAPACITY_MAX),
+    );
+    ensure!(
+        physical > 0 && physical.is_multiple_of(crate::store::BLOCK_SIZE as u64) && physical <= capacity,
+        "--physical {} must be a multiple of 4 KiB and at most the capacity ({})",
+        format_bytes(physical),
+        format_bytes(capacity),
+    );
+    Ok(())
+}
+
+/// The one line that says that QEMU may come, with the arguments to paste.
+fn announce(args: &ServeArgs) {
+    let socket = std::path::absolute(&args.socket).unwrap_or_else(|_| args.socket.clone());
+    let device = serde_json::json!({
+        "driver": "vfio-user-pci", "bus": "rp0", "socket": { "type": "unix", "path": socket },
+    });
+    let line = format!(
+        "ready: {} promised, {} of media; attach with: -device pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1 \
+         -device cxl-rp,port=0,bus=cxl.1,id=rp0,chassis=0,slot=2 -device '{device}'",
+        format_bytes(args.capacity),
+        format_bytes(args.physical()),
+    );
+    // A reader that has gone away is no reason to stop serving.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -63,7 +63,7 @@ fn pattern() -> Block {
 fn listen(media: &Media) -> Arc<Mutex<Vec<MediaEvent>>> {
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
-    media.set_listener(Box::new(move |event| heard.lock().push(event)));
+    media.add_listener(Box::new(move |event| heard.lock().push(event)));
     events
 }
 
@@ -348,7 +348,7 @@ fn a_listener_may_look_at_the_medium_and_change_its_watermarks() {
     let media = medium(MIB);
     let (weak, heard) = (Arc::downgrade(&media), Arc::new(Mutex::new(Vec::new())));
     let told = Arc::clone(&heard);
-    media.set_listener(Box::new(move |event| {
+    media.add_listener(Box::new(move |event| {
         let media: Arc<Media> = weak.upgrade().unwrap();
         told.lock().push((event, media.occupancy_now().blocked, media.poison_list(0..CAPACITY).len()));
         if event == MediaEvent::LowCrossing {

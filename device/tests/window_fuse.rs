@@ -120,7 +120,7 @@ fn filling_through_the_window_crosses_low_and_zeroing_crosses_high() {
     let setup = Setup::new(16 * MIB, 8 * MIB);
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
-    setup.media.set_listener(Box::new(move |event| heard.lock().push(event)));
+    setup.media.add_listener(Box::new(move |event| heard.lock().push(event)));
     let mut client = setup.client();
     client.noise(0, 8 * MIB / PAGE * 95 / 100);
     assert!(setup.media.occupancy().blocked);

@@ -1,3 +1,7 @@
-//! `cxl-cram-harness`.
+//! `cxl-cram-harness`: see [`cxl_cram_harness::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cxl_cram_harness::scenario::entry().unwrap_or_else(cxl_cram_harness::cli::main)
+}

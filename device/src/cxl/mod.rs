@@ -2,9 +2,33 @@
 //!
 //! [`Type3`] is what a root port sees: configuration space and BAR0. Section numbers are of CXL 3.1 unless said.
 
+pub mod cdat;
+pub mod component;
+pub mod config_space;
+mod device_registers;
+pub mod doe;
+pub mod dvsec;
+pub mod hdm_decoder;
+mod msix;
+mod ras;
+pub mod registers;
+pub mod vectors;
+
 use std::sync::Arc;
 
+use self::{
+    cdat::Performance, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
+    hdm_decoder::Decoder, msix::MsixTable,
+};
 use crate::hdm::media::Media;
+
+/// BAR0: four blocks of 64 KiB.
+const BAR0_SIZE: u64 = 0x40000;
+const BLOCK_SIZE: u64 = 0x10000;
+const COMPONENT_REGISTERS: u32 = 0x00000;
+const DEVICE_REGISTERS: u32 = 0x10000;
+const MSIX_TABLE: u32 = 0x20000;
+const MSIX_PBA: u32 = 0x30000;
 
 /// Where an interrupt goes. The vector's mask and address are the other side's matter.
 pub trait Msix: Send + Sync {
@@ -13,58 +37,144 @@ pub trait Msix: Send + Sync {
 }
 
 /// What a function is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Type3Config {
     /// PCIe device serial number, and so the memory device's serial in Linux.
     pub serial: u64,
+    /// What the CDAT says of the memory's speed.
+    pub performance: Performance,
 }
 
 /// The Type-3 function.
-pub struct Type3 {}
+pub struct Type3 {
+    capacity: u64,
+    config_space: ConfigSpace,
+    component: Arc<ComponentRegisters>,
+    device: DeviceRegisters,
+    msix_table: MsixTable,
+}
 
 impl Type3 {
     /// BAR0's size in bytes.
-    pub const BAR0_SIZE: u64 = 0x40000;
+    pub const BAR0_SIZE: u64 = BAR0_SIZE;
+    /// Configuration space's size in bytes.
+    pub const CONFIG_SIZE: u64 = 4096;
     /// MSI-X vectors.
-    pub const VECTORS: u16 = 16;
+    pub const VECTORS: u16 = vectors::COUNT;
 
     /// A function in its reset state, in front of this medium. Listens to the medium's events.
-    pub fn new(_config: &Type3Config, _media: Arc<Media>, _msix: Arc<dyn Msix>) -> Arc<Self> {
-        todo!()
+    pub fn new(config: &Type3Config, media: Arc<Media>, msix: Arc<dyn Msix>) -> Arc<Self> {
+        let capacity = media.capacity();
+        let component = Arc::new(ComponentRegisters::new(capacity));
+        let device = DeviceRegisters::new(config, media, Arc::clone(&msix));
+        let state_source = Arc::clone(&component);
+        device.set_component_state_source(Box::new(move || state_source.component_state()));
+        Arc::new(Self {
+            capacity,
+            config_space: ConfigSpace::new(config, capacity, msix),
+            component,
+            device,
+            msix_table: MsixTable::new(),
+        })
     }
 
     /// BAR2's size in bytes: the next power of two *above* the capacity.
     pub fn bar2_size(&self) -> u64 {
-        todo!()
+        config_space::bar2_size(self.capacity)
+    }
+
+    /// The bus address BAR2 decodes, once software has given it one and enabled memory space.
+    pub fn bar2_address(&self) -> Option<u64> {
+        self.config_space.bar2_address()
+    }
+
+    /// The committed HDM decoders, lowest first.
+    pub fn decoders(&self) -> Vec<Decoder> {
+        self.component.decoders()
     }
 
     /// Reads configuration space (4096 bytes). The range is inside it.
-    pub fn config_read(&self, _offset: u64, _data: &mut [u8]) {
-        todo!()
+    pub fn config_read(&self, offset: u64, data: &mut [u8]) {
+        self.config_space.read(offset, data);
     }
 
     /// Writes configuration space. The range is inside it.
-    pub fn config_write(&self, _offset: u64, _data: &[u8]) {
-        todo!()
+    pub fn config_write(&self, offset: u64, data: &[u8]) {
+        if self.config_space.write(offset, data) {
+            self.function_level_reset();
+        }
     }
 
     /// Reads BAR0. The range is inside it.
-    pub fn bar0_read(&self, _offset: u64, _data: &mut [u8]) {
-        todo!()
+    pub fn bar0_read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        for_each_block(offset, data.len(), |block, at, range| {
+            let data = &mut data[range];
+            match block {
+                COMPONENT_REGISTERS => self.component.read(at, data),
+                DEVICE_REGISTERS => self.device.read(at, data),
+                MSIX_TABLE => self.msix_table.read(at, data),
+                // No vector is ever pending here: the client keeps the pending bits.
+                _ => {}
+            }
+        });
     }
 
     /// Writes BAR0. The range is inside it.
-    pub fn bar0_write(&self, _offset: u64, _data: &[u8]) {
-        todo!()
+    pub fn bar0_write(&self, offset: u64, data: &[u8]) {
+        for_each_block(offset, data.len(), |block, at, range| {
+            let data = &data[range];
+            match block {
+                COMPONENT_REGISTERS => self.component.write(at, data),
+                DEVICE_REGISTERS => self.device.write(at, data),
+                MSIX_TABLE => self.msix_table.write(at, data),
+                _ => {}
+            }
+        });
     }
 
-    /// Function-level or bus reset: registers back to their reset values. The medium keeps its contents.
+    /// Conventional reset: registers back to their reset values. The medium keeps its contents.
     pub fn reset(&self) {
-        todo!()
+        self.config_space.reset();
+        self.component.reset();
+        self.device.reset();
+        self.msix_table.reset();
+    }
+
+    /// Function-level reset: like [`Self::reset`], but CXL.mem goes on. HDM decoders, the CXL device DVSEC and their
+    /// locks stay; Linux treats a decoder lost here as memory pulled from under it.
+    fn function_level_reset(&self) {
+        self.config_space.function_level_reset();
+        self.device.reset();
+        self.msix_table.reset();
+    }
+
+    /// Signals the low watermark by hand: interrupt and event record, as if free media had fallen below it.
+    pub fn inject_low(&self) {
+        self.device.inject_low();
+    }
+
+    /// Signals the high watermark by hand.
+    pub fn inject_high(&self) {
+        self.device.inject_high();
     }
 
     /// The other side has just started to listen to a vector: what is still true is said again.
-    pub fn vector_armed(&self, _vector: u16) {
-        todo!()
+    pub fn vector_armed(&self, vector: u16) {
+        self.device.vector_armed(vector);
+    }
+}
+
+/// Splits an access to BAR0 at the block boundaries: calls with the block, the offset in it and the part of the data.
+fn for_each_block(offset: u64, length: usize, mut access: impl FnMut(u32, u64, std::ops::Range<usize>)) {
+    let mut done = 0;
+    while done < length {
+        let Some(offset) = offset.checked_add(done as u64) else { return };
+        let at = offset % BLOCK_SIZE;
+        let part = (length - done).min((BLOCK_SIZE - at) as usize);
+        // Past the end of BAR0 this is no block's offset.
+        let block = u32::try_from(offset - at).unwrap_or(u32::MAX);
+        access(block, at, done..done + part);
+        done += part;
     }
 }

@@ -132,7 +132,7 @@ pub struct Media {
     poisoned: AtomicU64,
     overflows: AtomicU64,
     crossings: Crossings,
-    listener: RwLock<Option<Arc<Listener>>>,
+    listeners: RwLock<Vec<Arc<Listener>>>,
     window: RwLock<Option<Weak<dyn Window>>>,
 }
 
@@ -158,7 +158,7 @@ impl Media {
             poisoned: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
             crossings: Crossings::new(gate),
-            listener: RwLock::new(None),
+            listeners: RwLock::new(Vec::new()),
             window: RwLock::new(None),
         }))
     }
@@ -168,9 +168,9 @@ impl Media {
         self.capacity
     }
 
-    /// Sets who hears of events; replaces the one before.
-    pub fn set_listener(&self, listener: Listener) {
-        *self.listener.write() = Some(Arc::new(listener));
+    /// Adds one who hears of events, after those before.
+    pub fn add_listener(&self, listener: Listener) {
+        self.listeners.write().push(Arc::new(listener));
     }
 
     /// Sets the window that holds lines of this medium, so that flushes and invalidations reach it. A window keeps its
@@ -404,8 +404,8 @@ impl Media {
     }
 
     fn tell(&self, event: MediaEvent) {
-        let listener = self.listener.read().clone();
-        if let Some(listener) = listener {
+        let listeners = self.listeners.read().clone();
+        for listener in listeners {
             listener(event);
         }
     }

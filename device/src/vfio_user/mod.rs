@@ -1,6 +1,29 @@
 //! The wire to QEMU: a vfio-user server that checks every message before it acts. Knows no CXL.
+//!
+//! [`Server`] listens on a UNIX socket and serves one client at a time. What it serves is a [`Backend`]; how the
+//! backend signals the client is [`Interrupts`]; what ends it is [`Stop`]. Protocol: vfio-user 0.0 as QEMU >= 10.1
+//! speaks it (`hw/vfio-user`), with the structures and constants of `linux/vfio.h`.
+//!
+//! A malformed message gets an error reply with an errno. When it is no longer known where the next message begins,
+//! the connection is closed. Either way the server goes on with the next message or the next client.
+
+mod connection;
+mod dma;
+mod irqs;
+mod message;
+mod regions;
+mod server;
+mod session;
+pub(crate) mod socket;
+mod stop;
+mod version;
 
 use std::os::fd::BorrowedFd;
+
+pub use irqs::Interrupts;
+pub use server::Server;
+pub use socket::BindError;
+pub use stop::Stop;
 
 /// A region as GET_REGION_INFO tells it. The index is its place in [`Backend::regions`].
 #[derive(Clone, Debug, Default)]
@@ -13,13 +36,13 @@ pub struct Region {
     pub mmap_len: u64,
 }
 
-/// What the server serves. Ranges are inside the region when these are called; lengths are at most
-/// the negotiated `max_data_xfer_size`.
+/// What the server serves. Ranges are inside the region when these are called; lengths are at least 1 and at most
+/// the negotiated `max_data_xfer_size`. All are called from the thread that is in [`Server::run`].
 pub trait Backend: Send + Sync {
-    /// The nine VFIO PCI regions (BAR0..BAR5, ROM, configuration, VGA).
+    /// The nine VFIO PCI regions (BAR0..BAR5, ROM, configuration, VGA). Asked once a client.
     fn regions(&self) -> [Region; 9];
 
-    /// Vectors of each VFIO PCI interrupt index (INTX, MSI, MSI-X, ERR, REQ).
+    /// Vectors of each VFIO PCI interrupt index (INTX, MSI, MSI-X, ERR, REQ). Asked once a client.
     fn irq_counts(&self) -> [u32; 5];
 
     /// The file behind a mappable region.
@@ -34,12 +57,16 @@ pub trait Backend: Send + Sync {
     /// DEVICE_RESET.
     fn reset(&self);
 
-    /// A client has begun to listen to a vector (an eventfd was set, or it was unmasked).
+    /// A client has begun to listen to a vector (an eventfd was set, or it was unmasked). [`Interrupts::raise`]
+    /// reaches the client from here on.
     fn irq_armed(&self, index: u32, vector: u32);
 
     /// A client has negotiated its version.
     fn client_connected(&self);
 
-    /// The client is gone; its eventfds and mappings are already dropped.
+    /// The client is gone; its eventfds and mappings are already dropped. Only after [`Self::client_connected`].
+    ///
+    /// The function must now be as after a reset: the next QEMU takes the state it finds in configuration space for
+    /// the function's own (an MSI-X enable bit left set keeps it from ever enabling MSI-X).
     fn client_gone(&self);
 }

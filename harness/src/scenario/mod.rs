@@ -1,1 +1,85 @@
-//! Scenarios, normalising, snapshots, reports.
+//! Scenarios: stories that a guest on the compressed device plays, held against snapshots.
+//!
+//! A scenario is one file in `guest-tests/scenarios`: what device and machine it wants, and how the story goes. The
+//! story is told on a [`Lab`] (guest, device, facts); [`runner`] sets the lab up, watches the console and the clock,
+//! and compares the facts with the snapshot; [`report`] shows what came of it.
+
+mod device;
+mod events;
+mod facts;
+mod lab;
+pub mod report;
+pub mod runner;
+mod snapshot;
+
+use std::{fs::OpenOptions, time::Duration};
+
+pub use device::{Device, DeviceShape, Status, entry};
+pub use events::PoisonList;
+pub use facts::{Facts, Figure, pick};
+pub use lab::Lab;
+
+/// One scenario.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Its name: the file's, and the snapshot's.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub story: &'static str,
+    /// The device it plays on.
+    pub device: DeviceShape,
+    /// The machine it plays on.
+    pub machine: MachineShape,
+    /// How long the whole of it may take.
+    pub limit: Duration,
+    /// The story.
+    pub tell: fn(&mut Lab) -> anyhow::Result<()>,
+}
+
+/// What a scenario asks of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct MachineShape {
+    /// Ordinary memory, MiB.
+    pub memory_mib: u64,
+    /// Whether the corpus (256 MiB of real data) is attached as /dev/vda.
+    pub corpus: bool,
+}
+
+impl MachineShape {
+    /// 1 GiB and no corpus.
+    pub const DEFAULT: Self = Self { memory_mib: 1024, corpus: false };
+}
+
+/// The scenario files.
+pub mod catalog {
+    include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
+}
+pub use catalog::CATALOG;
+
+/// The scenarios whose names contain one of these words; all of them when there are none.
+pub fn select(words: &[String]) -> Vec<&'static Scenario> {
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    CATALOG.iter().copied().filter(|scenario| wanted(scenario.name)).collect()
+}
+
+/// Why no guest can be played with here, if so: what a scenario cannot do without and the machine lacks.
+pub fn obstacle() -> Option<String> {
+    match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => None,
+        Err(error) => {
+            Some(format!("/dev/fuse cannot be opened ({error}): load the fuse module and allow this user to use it"))
+        }
+    }
+}
+
+/// What scenario files use.
+pub mod prelude {
+    pub use std::time::Duration;
+
+    pub use anyhow::{Context, Result, bail, ensure};
+    pub use cxl_cram_device::size::format_bytes;
+    pub use cxl_cram_guest::pattern::Pattern;
+    pub use serde_json::{Value, json};
+
+    pub use super::{DeviceShape, Lab, MachineShape, Scenario, pick};
+}

@@ -3,8 +3,10 @@
 
 use std::ops::Range;
 
-use cxl_cram_device::store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig, StoreError};
+use cxl_cram_device::store::{BLOCK_SIZE, Block, Codec, Store, StoreError};
 use proptest::prelude::*;
+
+use crate::data::{filled, noisy, read, store};
 
 /// A fill word that begins like a tagged map entry and therefore is compressed.
 const COLLIDES: u64 = 0xa9b1_4000_0000_0000;
@@ -30,20 +32,10 @@ enum Step {
 }
 
 fn block(data: &Data) -> Block {
-    let mut block = [0; BLOCK_SIZE];
     match *data {
-        Data::Fill(word) => block.as_chunks_mut().0.fill(word.to_le_bytes()),
-        Data::Mixed { seed, noise } => {
-            let mut state = seed | 1;
-            for (at, byte) in block.iter_mut().enumerate() {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                *byte = if at < noise { (state >> 24) as u8 } else { (at % 7) as u8 };
-            }
-        }
+        Data::Fill(word) => filled(word),
+        Data::Mixed { seed, noise } => noisy(seed, noise),
     }
-    block
 }
 
 fn data() -> impl Strategy<Value = Data> {
@@ -83,10 +75,9 @@ fn write(store: &Store, model: &mut [Block], at: u64, data: &Block) -> Result<()
     Ok(())
 }
 
-fn check(codec: Codec, physical: u64, steps: &[Step]) -> Result<(), TestCaseError> {
-    let store = Store::new(&StoreConfig { blocks: BLOCKS, physical, codec }).unwrap();
+fn check(codec: Codec, frames: u64, steps: &[Step]) -> Result<(), TestCaseError> {
+    let store = store(BLOCKS, frames, codec);
     let mut model = vec![[0; BLOCK_SIZE]; BLOCKS as usize];
-    let mut out = [1; BLOCK_SIZE];
     for step in steps {
         let used = store.usage().used;
         match step {
@@ -99,8 +90,7 @@ fn check(codec: Codec, physical: u64, steps: &[Step]) -> Result<(), TestCaseErro
                 }
             }
             Step::Read(at) => {
-                store.read(*at, &mut out).unwrap();
-                prop_assert!(out == model[*at as usize], "block {} differs", at);
+                prop_assert!(read(&store, *at) == model[*at as usize], "block {} differs", at);
             }
             Step::Trim(blocks) => {
                 store.trim(blocks.clone()).unwrap();
@@ -114,8 +104,7 @@ fn check(codec: Codec, physical: u64, steps: &[Step]) -> Result<(), TestCaseErro
         prop_assert!(usage.data <= usage.used, "{:?}", usage);
     }
     for (at, expected) in (0..).zip(&model) {
-        store.read(at, &mut out).unwrap();
-        prop_assert!(out == *expected, "block {} differs at the end", at);
+        prop_assert!(read(&store, at) == *expected, "block {} differs at the end", at);
     }
     store.trim(0..BLOCKS).unwrap();
     let usage = store.usage();
@@ -133,6 +122,6 @@ proptest! {
         frames in 0..24_u64,
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        check(codec, frames * BLOCK_SIZE as u64, &steps)?;
+        check(codec, frames, &steps)?;
     }
 }

@@ -1,0 +1,83 @@
+//! The commands of the device: a table of small functions. Each is told in `docs/control-socket.md`.
+
+mod media;
+mod poison;
+mod session;
+mod status;
+mod watermark;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::protocol::{Arguments, CommandError, Commands};
+use crate::{
+    hdm::media::{Media, MediaError},
+    store::Codec,
+    vfio_user::{Interrupts, Stop},
+};
+
+/// Signals a watermark as if the medium had crossed it; the medium itself is left alone.
+pub trait WatermarkInjector: Send + Sync {
+    /// Low: the vector 12 interrupt and its event record.
+    fn inject_low(&self);
+    /// High: the vector 13 interrupt and its event record.
+    fn inject_high(&self);
+}
+
+/// What the commands work on.
+pub struct DeviceCommands {
+    /// The medium.
+    pub media: Arc<Media>,
+    /// Where watermarks are signalled.
+    pub watermarks: Arc<dyn WatermarkInjector>,
+    /// The interrupts of the vfio-user client, which tell whether there is one.
+    pub interrupts: Arc<Interrupts>,
+    /// What `quit` triggers.
+    pub stop: Stop,
+    /// The codec in use.
+    pub codec: Codec,
+    /// The kind of window: `fuse` or `trap`.
+    pub window: &'static str,
+}
+
+/// A command: takes its arguments, does one thing, returns what QMP's `return` carries.
+type Run = fn(&DeviceCommands, &mut Arguments) -> Result<Value, CommandError>;
+
+/// Every command. The names with `cxl-inject-` are those scripts for QEMU's devices use.
+const TABLE: &[(&str, Run)] = &[
+    ("query-commands", session::query_commands),
+    ("query-version", session::query_version),
+    ("quit", session::quit),
+    ("query-status", status::query_status),
+    ("set-physical", media::set_physical),
+    ("set-watermarks", media::set_watermarks),
+    ("inject-low-watermark", watermark::inject_low),
+    ("inject-high-watermark", watermark::inject_high),
+    ("cxl-inject-ct3-lthresh-watermark", watermark::inject_low),
+    ("cxl-inject-ct3-hthresh-watermark", watermark::inject_high),
+    ("query-poison", poison::query),
+    ("inject-poison", poison::inject),
+    ("cxl-inject-poison", poison::inject),
+    ("clear-poison", poison::clear),
+];
+
+impl Commands for DeviceCommands {
+    fn execute(&self, name: &str, mut arguments: Arguments) -> Result<Value, CommandError> {
+        let (_, run) = TABLE.iter().find(|(known, _)| *known == name).ok_or_else(|| {
+            CommandError::not_found(format!("there is no command {name:?}; \"query-commands\" lists those there are"))
+        })?;
+        run(self, &mut arguments)
+    }
+}
+
+impl From<MediaError> for CommandError {
+    fn from(error: MediaError) -> Self {
+        Self::generic(error.to_string())
+    }
+}
+
+/// What a command returns that has nothing to tell.
+fn nothing() -> Value {
+    json!({})
+}

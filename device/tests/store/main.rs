@@ -1,0 +1,7 @@
+//! The store through its public face: against a plain array, under threads, at its limits, and how well it packs.
+
+mod data;
+mod limits;
+mod model;
+mod packing;
+mod threads;

@@ -1,0 +1,118 @@
+//! Many threads on one store: what is read is always one whole version of the block, and the counters add up.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use cxl_cram_device::store::{BLOCK_SIZE, Block, Codec, Store, StoreError};
+
+use crate::data::{Random, filled, noisy, read, store};
+
+const BLOCKS: u64 = 1300;
+const THREADS: u64 = 4;
+const STEPS: u64 = 4000;
+
+/// A version of a block that says which it is.
+fn version(block: u64, seed: u64) -> Block {
+    if seed.is_multiple_of(8) {
+        return filled(block << 32 | seed);
+    }
+    let mut data = noisy(seed, (seed % 4600).min(BLOCK_SIZE as u64) as usize);
+    data[..8].copy_from_slice(&block.to_ne_bytes());
+    data[8..16].copy_from_slice(&seed.to_ne_bytes());
+    data
+}
+
+/// Panics unless `data` is zeros or a version of `block`.
+fn verify(block: u64, data: &Block) {
+    if *data == [0; BLOCK_SIZE] {
+        return;
+    }
+    let words = data.as_chunks().0;
+    let (first, second) = (u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1]));
+    let (number, seed) = if first == second { (first >> 32, first & 0xffff_ffff) } else { (first, second) };
+    assert_eq!(number, block, "these are another block's contents");
+    assert!(*data == version(block, seed), "block {block} mixes versions");
+}
+
+/// One thread's share of a mixture of everything, on blocks that all threads share. Returns refused writes.
+fn work(store: &Store, seed: u64, frames: RangeInclusive<u64>) -> u64 {
+    let mut random = Random::new(seed);
+    let mut refused = 0;
+    for _ in 0..STEPS {
+        let block = random.below(BLOCKS);
+        match random.below(100) {
+            0 => store.trim(block..(block + random.below(600)).min(BLOCKS)).unwrap(),
+            1 => {
+                let frames = frames.start() + random.below(frames.end() - frames.start() + 1);
+                store.set_physical(frames * BLOCK_SIZE as u64).unwrap();
+            }
+            2..40 => verify(block, &read(store, block)),
+            _ => match store.write(block, &version(block, random.below(1 << 32))) {
+                Ok(()) => {}
+                Err(StoreError::Full { .. }) => refused += 1,
+                Err(error) => panic!("{error}"),
+            },
+        }
+    }
+    refused
+}
+
+fn stress(codec: Codec, least: u64, frames: u64) -> u64 {
+    let store = store(BLOCKS, frames, codec);
+    let refused = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (store, refused) = (&store, &refused);
+            scope.spawn(move || refused.fetch_add(work(store, thread + 1, least..=frames), Relaxed));
+        }
+    });
+    assert_eq!(store.usage(), store.recount());
+    for block in 0..BLOCKS {
+        verify(block, &read(&store, block));
+    }
+    store.trim(0..BLOCKS).unwrap();
+    let usage = store.usage();
+    assert_eq!(usage, store.recount());
+    assert_eq!((usage.used, usage.data, usage.compressed_blocks + usage.raw_blocks), (0, 0, 0));
+    refused.into_inner()
+}
+
+#[test]
+fn threads_that_share_blocks_read_whole_versions_only() {
+    for codec in [Codec::Lz4, Codec::Zstd(1)] {
+        assert_eq!(stress(codec, BLOCKS, BLOCKS), 0, "there is media for the whole capacity");
+    }
+}
+
+#[test]
+fn threads_on_a_full_store_read_whole_versions_only() {
+    assert!(stress(Codec::Lz4, 250, 500) > 0, "the store was never full");
+}
+
+#[test]
+fn threads_that_each_own_blocks_find_all_they_wrote() {
+    let store = store(BLOCKS, BLOCKS, Codec::Lz4);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let store = &store;
+            scope.spawn(move || {
+                let mut random = Random::new(thread + 77);
+                let mut latest = vec![0; BLOCKS as usize];
+                for _ in 0..STEPS {
+                    // Every fourth block is this thread's: all threads meet in every leaf and slab.
+                    let block = random.below(BLOCKS / THREADS) * THREADS + thread;
+                    let seed = random.below(1 << 32) | 1;
+                    store.write(block, &version(block, seed)).unwrap();
+                    latest[block as usize] = seed;
+                    let block = random.below(BLOCKS / THREADS) * THREADS + thread;
+                    let expected = match latest[block as usize] {
+                        0 => [0; BLOCK_SIZE],
+                        seed => version(block, seed),
+                    };
+                    assert!(read(store, block) == expected, "block {block}");
+                }
+            });
+        }
+    });
+    assert_eq!(store.usage(), store.recount());
+}

@@ -1,0 +1,10 @@
+//! `memory`: a program that holds memory on a chosen node.
+//! It reads [`protocol::Order`] lines and answers each with one [`protocol::Answer`] line, in order. A scenario can so
+//! fill memory, do something else, and verify it later, all on the same pages.
+
+pub mod protocol;
+pub mod region;
+mod session;
+mod source;
+
+pub use session::serve;

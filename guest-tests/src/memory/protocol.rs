@@ -1,0 +1,201 @@
+//! The `memory` program's orders and answers: JSON, one a line.
+
+use serde::{Deserialize, Serialize};
+
+use crate::pattern::{Pattern, Verdict};
+use crate::protocol::Failure;
+
+/// One order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// Chosen by the caller; the answer carries it.
+    pub id: u64,
+    /// What to do.
+    #[serde(flatten)]
+    pub task: Task,
+}
+
+/// Pages of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// As [`Done::Mapped`] gave it.
+    pub map: u64,
+    /// The first page.
+    #[serde(default)]
+    pub first: u64,
+    /// How many; to the end of the mapping when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<u64>,
+}
+
+impl Range {
+    /// All of a mapping.
+    pub fn all(map: u64) -> Self {
+        Self { map, first: 0, pages: None }
+    }
+
+    /// Some pages of a mapping.
+    pub fn pages(map: u64, first: u64, pages: u64) -> Self {
+        Self { map, first, pages: Some(pages) }
+    }
+}
+
+/// What `memory` can be told to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Task {
+    /// Maps anonymous memory. Answered with [`Done::Mapped`].
+    Map {
+        /// A multiple of 4096.
+        bytes: u64,
+        /// Strictly from this node; from anywhere when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<u32>,
+        /// Fault every page in at once, for writing.
+        #[serde(default)]
+        populate: bool,
+        /// Ask for huge pages. Without it they are refused, so that counts are in pages of 4096 bytes.
+        #[serde(default)]
+        huge: bool,
+        /// Lock the pages. Locked pages can still migrate.
+        #[serde(default)]
+        locked: bool,
+    },
+    /// Fills pages. Answered with [`Done::Took`].
+    Fill {
+        /// Which pages.
+        range: Range,
+        /// With what.
+        #[serde(flatten)]
+        pattern: Pattern,
+    },
+    /// Compares pages with the pattern. Answered with [`Done::Verified`].
+    Verify {
+        /// Which pages.
+        range: Range,
+        /// What they should hold.
+        #[serde(flatten)]
+        pattern: Pattern,
+    },
+    /// Asks on which node each page is. Answered with [`Done::Nodes`].
+    Nodes {
+        /// Which pages.
+        range: Range,
+    },
+    /// Gives the kernel advice. Answered with [`Done::Took`].
+    Advise {
+        /// Which pages.
+        range: Range,
+        /// Which advice.
+        advice: Advice,
+    },
+    /// Binds pages to a node and moves those that are elsewhere. Answered with [`Done::Took`].
+    Move {
+        /// Which pages.
+        range: Range,
+        /// Where to.
+        node: u32,
+    },
+    /// Reads or writes one word of every page. A write stores what was there. Answered with [`Done::Took`].
+    Touch {
+        /// Which pages.
+        range: Range,
+        /// Write instead of read.
+        #[serde(default)]
+        write: bool,
+        /// How often, over the whole range.
+        rounds: u32,
+    },
+    /// Physical addresses. Answered with [`Done::Physical`].
+    Physical {
+        /// Which pages; at most [`MAX_PHYSICAL`].
+        range: Range,
+    },
+    /// Unmaps a mapping.
+    Free {
+        /// As [`Done::Mapped`] gave it.
+        map: u64,
+    },
+}
+
+/// The most addresses in one answer.
+pub const MAX_PHYSICAL: u64 = 65_536;
+
+/// Advice as `madvise` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Advice {
+    /// `MADV_DONTNEED`: the content is lost and the pages are freed.
+    DontNeed,
+    /// `MADV_PAGEOUT`: reclaim now, by demotion where the kernel can.
+    PageOut,
+    /// `MADV_COLD`: reclaim first.
+    Cold,
+    /// `MADV_POPULATE_WRITE`: fault in.
+    Populate,
+    /// `MADV_HWPOISON`: the kernel treats the page as broken.
+    HwPoison,
+    /// `MADV_SOFT_OFFLINE`: the kernel moves the content away and takes the page out of use.
+    SoftOffline,
+}
+
+/// The answer to an order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The order's; absent when the line could not be read well enough to find it.
+    pub id: Option<u64>,
+    /// How it went.
+    #[serde(flatten)]
+    pub result: Outcome,
+}
+
+/// How an order went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done.
+    Done(Done),
+    /// It was not.
+    Failed(Failure),
+}
+
+/// What an order gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Done {
+    /// Nothing but success.
+    Nothing,
+    /// Memory was mapped.
+    Mapped {
+        /// Names it in later orders.
+        map: u64,
+        /// Its virtual address.
+        address: u64,
+    },
+    /// Pages were worked on.
+    Took {
+        /// How many.
+        pages: u64,
+        /// How long that took.
+        nanoseconds: u64,
+    },
+    /// Pages were compared.
+    Verified {
+        /// What was found.
+        verdict: Verdict,
+        /// How long that took.
+        nanoseconds: u64,
+    },
+    /// Pages by node.
+    Nodes {
+        /// Each node that has some, and how many.
+        nodes: Vec<(u32, u64)>,
+        /// Pages that are on none: each error number, 2 (`ENOENT`) for not present, and how many.
+        absent: Vec<(i32, u64)>,
+    },
+    /// Addresses by page.
+    Physical {
+        /// Guest physical addresses; none for a page that is not present.
+        addresses: Vec<Option<u64>>,
+    },
+}

@@ -1,0 +1,223 @@
+//! A mapping of anonymous memory, and the system calls on it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::ptr::{self, NonNull};
+
+use libc::{c_int, c_long, c_ulong, c_void};
+use rustix::mm::{MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+
+use super::protocol::Advice;
+use crate::pattern::PAGE;
+
+/// include/uapi/linux/mempolicy.h.
+const MPOL_MF_STRICT: c_int = 1 << 0;
+const MPOL_MF_MOVE: c_int = 1 << 1;
+/// A bit for each node; Linux on x86 has at most 1024 nodes.
+const NODE_WORDS: usize = 16;
+/// The most nodes a mask can name.
+const MAX_NODES: u32 = 1024;
+/// Pages in one `move_pages` call.
+const QUERY: usize = 4096;
+/// A pagemap entry: present, and the bits of the frame number (Documentation/admin-guide/mm/pagemap.rst).
+const PAGEMAP_PRESENT: u64 = 1 << 63;
+const PAGEMAP_FRAME: u64 = (1 << 55) - 1;
+
+/// Anonymous private memory, unmapped when dropped.
+#[derive(Debug)]
+pub struct Region {
+    base: NonNull<u8>,
+    pages: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone and is not tied to a thread.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// Maps `pages` pages. Nothing is present yet.
+    ///
+    /// # Errors
+    /// No pages, too many, or `mmap` fails.
+    pub fn new(pages: usize) -> io::Result<Self> {
+        let bytes = pages.checked_mul(PAGE).filter(|&bytes| bytes > 0 && isize::try_from(bytes).is_ok());
+        let bytes = bytes.ok_or_else(|| io::Error::other("map at least one page and no more than fit"))?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches no other memory.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address zero"))?;
+        Ok(Self { base, pages })
+    }
+
+    /// Maps pages that can only come from `node`, all present.
+    ///
+    /// # Errors
+    /// As [`Self::new`], [`Self::bind`] and [`Self::advise`].
+    pub fn on_node(pages: usize, node: u32) -> io::Result<Self> {
+        let region = Self::new(pages)?;
+        region.bind(0, pages, node, false)?;
+        region.huge(false)?;
+        region.advise(0, pages, Advice::Populate)?;
+        Ok(region)
+    }
+
+    /// How many pages.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Where it is mapped.
+    pub fn address(&self) -> u64 {
+        self.base.as_ptr() as u64
+    }
+
+    /// One page.
+    ///
+    /// # Panics
+    /// The page lies outside, which is the caller's defect.
+    pub fn page(&mut self, index: usize) -> &mut [u8; PAGE] {
+        let at = self.start(index, 1);
+        // SAFETY: the page lies within the mapping, which is readable and writable, and `self` is borrowed mutably.
+        unsafe { &mut *at.cast::<[u8; PAGE]>() }
+    }
+
+    /// The first `pages` pages as bytes.
+    ///
+    /// # Panics
+    /// There are not as many, which is the caller's defect.
+    pub fn bytes(&mut self, pages: usize) -> &mut [u8] {
+        let at = self.start(0, pages).cast::<u8>();
+        // SAFETY: the pages lie within the mapping, which is readable and writable, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(at, pages * PAGE) }
+    }
+
+    fn start(&self, first: usize, pages: usize) -> *mut c_void {
+        assert!(first.checked_add(pages).is_some_and(|end| end <= self.pages), "pages outside the mapping");
+        // SAFETY: checked to lie within the mapping.
+        unsafe { self.base.as_ptr().add(first * PAGE) }.cast()
+    }
+
+    /// Binds pages to one node, strictly. With `migrate`, pages that are elsewhere are moved, or the call fails.
+    ///
+    /// # Errors
+    /// No such node, or pages that could not be moved.
+    pub fn bind(&self, first: usize, pages: usize, node: u32, migrate: bool) -> io::Result<()> {
+        if node >= MAX_NODES {
+            return Err(io::Error::other(format!("give a node below {MAX_NODES}")));
+        }
+        let mut mask = [0 as c_ulong; NODE_WORDS];
+        mask[node as usize / 64] = 1 << (node % 64);
+        let flags = MPOL_MF_STRICT | if migrate { MPOL_MF_MOVE } else { 0 };
+        let start = self.start(first, pages);
+        // SAFETY: the range lies within our mapping and the mask is as long as said (the kernel counts one bit less);
+        // a policy changes no content.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                start,
+                pages * PAGE,
+                c_long::from(libc::MPOL_BIND),
+                mask.as_ptr(),
+                c_long::from(MAX_NODES) + 1,
+                c_long::from(flags),
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Asks for huge pages, or refuses them. A kernel without huge pages is fine with the refusal.
+    ///
+    /// # Errors
+    /// Huge pages were asked for and the kernel has none.
+    pub fn huge(&self, huge: bool) -> io::Result<()> {
+        use rustix::mm::Advice::{LinuxHugepage, LinuxNoHugepage};
+        let advice = if huge { LinuxHugepage } else { LinuxNoHugepage };
+        // SAFETY: our own mapping; the advice changes no content.
+        let advised = unsafe { madvise(self.start(0, self.pages), self.pages * PAGE, advice) };
+        if huge { Ok(advised?) } else { Ok(()) }
+    }
+
+    /// Locks all pages, which makes them present.
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    pub fn lock(&self) -> io::Result<()> {
+        // SAFETY: our own mapping; locking changes no content.
+        unsafe { mlock(self.start(0, self.pages), self.pages * PAGE) }.map_err(io::Error::from)
+    }
+
+    /// Gives advice about pages.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    pub fn advise(&self, first: usize, pages: usize, advice: Advice) -> io::Result<()> {
+        use rustix::mm::Advice as Raw;
+        let advice = match advice {
+            Advice::DontNeed => Raw::LinuxDontNeed,
+            Advice::PageOut => Raw::LinuxPageOut,
+            Advice::Cold => Raw::LinuxCold,
+            Advice::Populate => Raw::LinuxPopulateWrite,
+            Advice::HwPoison => Raw::LinuxHwPoison,
+            Advice::SoftOffline => Raw::LinuxSoftOffline,
+        };
+        // SAFETY: our own mapping, of which no reference is held: `page` borrows for its own time only.
+        unsafe { madvise(self.start(first, pages), pages * PAGE, advice) }.map_err(io::Error::from)
+    }
+
+    /// The node of each page, or the negative error number for a page that is on none.
+    ///
+    /// # Errors
+    /// `move_pages` fails as a whole.
+    pub fn nodes(&self, first: usize, pages: usize, mut each: impl FnMut(c_int)) -> io::Result<()> {
+        let mut at = first;
+        while at < first + pages {
+            let count = (first + pages - at).min(QUERY);
+            let addresses: Vec<*mut c_void> = (at..at + count).map(|page| self.start(page, 1)).collect();
+            let mut status = vec![0 as c_int; count];
+            // SAFETY: both arrays have `count` entries; without target nodes the call only queries.
+            let result = unsafe {
+                libc::syscall(
+                    libc::SYS_move_pages,
+                    0 as c_long,
+                    count,
+                    addresses.as_ptr(),
+                    ptr::null::<c_int>(),
+                    status.as_mut_ptr(),
+                    0 as c_long,
+                )
+            };
+            if result < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            status.into_iter().for_each(&mut each);
+            at += count;
+        }
+        Ok(())
+    }
+
+    /// Physical addresses, from `/proc/self/pagemap`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or hides the addresses from this user.
+    pub fn physical(&self, first: usize, pages: usize) -> io::Result<Vec<Option<u64>>> {
+        let mut entries = vec![0; pages * 8];
+        let offset = self.start(first, pages) as u64 / PAGE as u64 * 8;
+        File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, offset)?;
+        let (entries, _) = entries.as_chunks::<8>();
+        entries
+            .iter()
+            .map(|&entry| match u64::from_le_bytes(entry) {
+                entry if entry & PAGEMAP_PRESENT == 0 => Ok(None),
+                entry if entry & PAGEMAP_FRAME == 0 => Err(io::Error::other("run as root to see physical addresses")),
+                entry => Ok(Some((entry & PAGEMAP_FRAME) * PAGE as u64)),
+            })
+            .collect()
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing borrows from it any more. A failure would only leak it.
+        let _: rustix::io::Result<()> = unsafe { munmap(self.base.as_ptr().cast(), self.pages * PAGE) };
+    }
+}

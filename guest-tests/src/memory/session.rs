@@ -1,0 +1,177 @@
+//! The session: orders in, answers out, mappings in between.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Write};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::protocol::{Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
+use super::region::Region;
+use super::source::Source;
+use crate::pattern::{PAGE, Pattern, Verdict};
+use crate::protocol::Failure;
+
+/// Serves orders until the input ends. Everything mapped is unmapped then.
+///
+/// # Errors
+/// The input or the output fails.
+pub fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+    let mut session = Session::default();
+    for line in input.lines() {
+        let answer = session.answer(&line?);
+        serde_json::to_writer(&mut output, &answer)?;
+        output.write_all(b"\n")?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Session {
+    maps: BTreeMap<u64, Region>,
+    next: u64,
+}
+
+impl Session {
+    fn answer(&mut self, line: &str) -> Answer {
+        let bad = |error: serde_json::Error| Failure::new(format!("send an order: {error}"));
+        let value: Value = match serde_json::from_str(line) {
+            Ok(value) => value,
+            Err(error) => return Answer { id: None, result: Outcome::Failed(bad(error)) },
+        };
+        let id = value.get("id").and_then(Value::as_u64);
+        let done = serde_json::from_value(value).map_err(bad).and_then(|Order { task, .. }| self.perform(task));
+        Answer { id, result: done.map_or_else(Outcome::Failed, Outcome::Done) }
+    }
+
+    fn perform(&mut self, task: Task) -> Result<Done, Failure> {
+        match task {
+            Task::Map { bytes, node, populate, huge, locked } => {
+                self.map(bytes, node, populate, huge, locked).map_err(|error| Failure::io("map", &error))
+            }
+            Task::Fill { range, pattern } => self.fill(range, &pattern),
+            Task::Verify { range, pattern } => self.verify(range, &pattern),
+            Task::Nodes { range } => {
+                let (region, first, pages) = self.resolve(range)?;
+                let (mut nodes, mut absent) = (BTreeMap::<u32, u64>::new(), BTreeMap::<i32, u64>::new());
+                let count = |status: i32| match u32::try_from(status) {
+                    Ok(node) => *nodes.entry(node).or_default() += 1,
+                    Err(_) => *absent.entry(-status).or_default() += 1,
+                };
+                region.nodes(first, pages, count).map_err(|error| Failure::io("query nodes", &error))?;
+                Ok(Done::Nodes { nodes: nodes.into_iter().collect(), absent: absent.into_iter().collect() })
+            }
+            Task::Advise { range, advice } => {
+                self.timed(range, |region, first, pages| region.advise(first, pages, advice))
+            }
+            Task::Move { range, node } => {
+                self.timed(range, |region, first, pages| region.bind(first, pages, node, true))
+            }
+            Task::Touch { range, write, rounds } => self.timed(range, |region, first, pages| {
+                for _ in 0..rounds {
+                    (first..first + pages).for_each(|page| touch(region.page(page), write));
+                }
+                Ok(())
+            }),
+            Task::Physical { range } => {
+                let (region, first, pages) = self.resolve(range)?;
+                if pages as u64 > MAX_PHYSICAL {
+                    return Err(Failure::new(format!("ask for at most {MAX_PHYSICAL} pages at a time")));
+                }
+                let addresses = region.physical(first, pages).map_err(|error| Failure::io("read pagemap", &error))?;
+                Ok(Done::Physical { addresses })
+            }
+            Task::Free { map } => self.maps.remove(&map).map(|_| Done::Nothing).ok_or_else(|| unknown(map)),
+        }
+    }
+
+    fn map(&mut self, bytes: u64, node: Option<u32>, populate: bool, huge: bool, locked: bool) -> io::Result<Done> {
+        if !bytes.is_multiple_of(PAGE as u64) {
+            return Err(io::Error::other("give whole pages"));
+        }
+        let pages = usize::try_from(bytes).map_err(io::Error::other)? / PAGE;
+        let region = Region::new(pages)?;
+        if let Some(node) = node {
+            region.bind(0, pages, node, false)?;
+        }
+        region.huge(huge)?;
+        if populate {
+            region.advise(0, pages, super::protocol::Advice::Populate)?;
+        }
+        if locked {
+            region.lock()?;
+        }
+        self.next += 1;
+        let address = region.address();
+        self.maps.insert(self.next, region);
+        Ok(Done::Mapped { map: self.next, address })
+    }
+
+    fn fill(&mut self, range: Range, pattern: &Pattern) -> Result<Done, Failure> {
+        let mut source = source(pattern)?;
+        self.timed(range, |region, first, pages| {
+            for index in first..first + pages {
+                region.page(index).copy_from_slice(source.page(index as u64)?);
+            }
+            Ok(())
+        })
+    }
+
+    fn verify(&mut self, range: Range, pattern: &Pattern) -> Result<Done, Failure> {
+        let mut source = source(pattern)?;
+        let mut verdict = Verdict::default();
+        let took = self.timed(range, |region, first, pages| {
+            for index in first..first + pages {
+                let number = index as u64;
+                verdict.compare(number, source.page(number)?, region.page(index));
+            }
+            Ok(())
+        })?;
+        let Done::Took { nanoseconds, .. } = took else { return Ok(took) };
+        Ok(Done::Verified { verdict, nanoseconds })
+    }
+
+    fn timed(
+        &mut self,
+        range: Range,
+        work: impl FnOnce(&mut Region, usize, usize) -> io::Result<()>,
+    ) -> Result<Done, Failure> {
+        let (region, first, pages) = self.resolve(range)?;
+        let begin = Instant::now();
+        work(region, first, pages).map_err(|error| Failure::io("work on pages", &error))?;
+        let nanoseconds = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Ok(Done::Took { pages: pages as u64, nanoseconds })
+    }
+
+    /// The mapping, the first page and the number of pages, all within the mapping.
+    fn resolve(&mut self, range: Range) -> Result<(&mut Region, usize, usize), Failure> {
+        let region = self.maps.get_mut(&range.map).ok_or_else(|| unknown(range.map))?;
+        let total = region.pages() as u64;
+        let pages = range.pages.unwrap_or(total.saturating_sub(range.first));
+        match range.first.checked_add(pages) {
+            Some(end) if end <= total && pages > 0 => Ok((region, range.first as usize, pages as usize)),
+            _ => Err(Failure::new(format!("give pages within the mapping's {total}"))),
+        }
+    }
+}
+
+fn source(pattern: &Pattern) -> Result<Source, Failure> {
+    Source::new(pattern).map_err(|error| Failure::io("open the pattern", &error))
+}
+
+fn unknown(map: u64) -> Failure {
+    Failure::new(format!("map memory first: there is no mapping {map}"))
+}
+
+/// Loads the page's first byte, and stores it again when writing.
+fn touch(page: &mut [u8; PAGE], write: bool) {
+    let byte = std::hint::black_box(page[0]);
+    if write {
+        page[0] = std::hint::black_box(byte);
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,99 @@
+use super::super::protocol::Advice;
+use super::*;
+
+fn session(orders: &[&str]) -> Vec<Answer> {
+    let mut output = Vec::new();
+    serve(orders.join("\n").as_bytes(), &mut output).unwrap();
+    String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn done(answer: &Answer) -> &Done {
+    match &answer.result {
+        Outcome::Done(done) => done,
+        Outcome::Failed(failure) => panic!("{failure}"),
+    }
+}
+
+#[test]
+fn what_is_filled_verifies_and_another_pattern_does_not() {
+    let answers = session(&[
+        r#"{"id":1,"task":"map","bytes":65536}"#,
+        r#"{"id":2,"task":"fill","range":{"map":1},"pattern":"random","seed":5}"#,
+        r#"{"id":3,"task":"verify","range":{"map":1},"pattern":"random","seed":5}"#,
+        r#"{"id":4,"task":"fill","range":{"map":1,"first":3,"pages":2},"pattern":"zero"}"#,
+        r#"{"id":5,"task":"verify","range":{"map":1},"pattern":"random","seed":5}"#,
+        r#"{"id":6,"task":"verify","range":{"map":1,"first":5},"pattern":"random","seed":5}"#,
+    ]);
+    let verdict = |index: usize| match done(&answers[index]) {
+        Done::Verified { verdict, .. } => verdict.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(verdict(2).clean());
+    assert_eq!(verdict(2).pages, 16);
+    assert_eq!((verdict(4).pages_wrong, verdict(4).first[0].page), (2, 3));
+    assert_eq!((verdict(5).pages, verdict(5).clean()), (11, true));
+}
+
+#[test]
+fn a_file_fills_memory_over_and_over() {
+    let path = std::env::temp_dir().join(format!("cxl-cram-source-{}", std::process::id()));
+    let mut content = vec![1; PAGE];
+    content.extend([2; 100]);
+    std::fs::write(&path, &content).unwrap();
+    let mut session = Session::default();
+    session.map(4 * PAGE as u64, None, false, false, false).unwrap();
+    let pattern = Pattern::File { path: path.to_str().unwrap().into(), offset: 0 };
+    session.perform(Task::Fill { range: Range::all(1), pattern: pattern.clone() }).unwrap();
+    let region = session.maps.get_mut(&1).unwrap();
+    assert_eq!(region.page(2), &[1; PAGE]);
+    assert_eq!(region.page(3)[..101], *[[2; 100].as_slice(), &[0]].concat());
+    let Done::Verified { verdict, .. } = session.perform(Task::Verify { range: Range::all(1), pattern }).unwrap()
+    else {
+        panic!()
+    };
+    assert!(verdict.clean());
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn freed_pages_are_absent_and_read_zero() {
+    let mut session = Session::default();
+    session.map(4 * PAGE as u64, None, true, false, false).unwrap();
+    session.perform(Task::Fill { range: Range::all(1), pattern: Pattern::Same { word: 9 } }).unwrap();
+    session.perform(Task::Advise { range: Range::pages(1, 0, 3), advice: Advice::DontNeed }).unwrap();
+    let range = Range::pages(1, 0, 3);
+    let Done::Verified { verdict, .. } = session.perform(Task::Verify { range, pattern: Pattern::Zero }).unwrap()
+    else {
+        panic!()
+    };
+    assert!(verdict.clean());
+    session.perform(Task::Advise { range, advice: Advice::DontNeed }).unwrap();
+    // As it travels: what cannot be read back is no answer.
+    let answer = session.answer(r#"{"id":1,"task":"nodes","range":{"map":1}}"#);
+    let answer: Answer = serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap();
+    let Done::Nodes { nodes, absent } = done(&answer) else { panic!("{answer:?}") };
+    assert_eq!((nodes.iter().map(|(_, pages)| pages).sum::<u64>(), absent), (1, &vec![(libc::ENOENT, 3)]));
+    assert_eq!(session.perform(Task::Free { map: 1 }), Ok(Done::Nothing));
+    assert!(session.perform(Task::Free { map: 1 }).is_err());
+}
+
+#[test]
+fn bad_orders_are_refused_and_the_next_is_served() {
+    let answers = session(&[
+        "nonsense",
+        r#"{"id":2,"task":"dance"}"#,
+        r#"{"id":3,"task":"map","bytes":100}"#,
+        r#"{"id":4,"task":"map","bytes":0}"#,
+        r#"{"id":5,"task":"map","bytes":18446744073709547520}"#,
+        r#"{"id":6,"task":"map","bytes":4096,"node":4000}"#,
+        r#"{"id":7,"task":"map","bytes":8192}"#,
+        r#"{"id":8,"task":"touch","range":{"map":1,"first":2},"rounds":1}"#,
+        r#"{"id":9,"task":"touch","range":{"map":1,"first":18446744073709551615,"pages":2},"rounds":1}"#,
+        r#"{"id":10,"task":"fill","range":{"map":1},"pattern":"file","path":"/nonexistent"}"#,
+        r#"{"id":11,"task":"touch","range":{"map":1},"write":true,"rounds":2}"#,
+    ]);
+    let failed: Vec<bool> = answers.iter().map(|answer| matches!(answer.result, Outcome::Failed(_))).collect();
+    assert_eq!(failed, [true, true, true, true, true, true, false, true, true, true, false]);
+    assert_eq!(answers[0].id, None);
+    assert_eq!(answers[1].id, Some(2));
+}

@@ -1,0 +1,99 @@
+use cxl_cram_guest::agent;
+use cxl_cram_guest::protocol::{Exit, Program, Run, Stream, VERSION};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A channel to the very agent that runs in the guest, here in a thread.
+fn with_agent() -> (Channel, Sender<Infallible>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let hello = Hello { version: VERSION, kernel: "test".into(), modules: Vec::new() };
+    let reader = theirs.try_clone().unwrap();
+    thread::spawn(move || agent::serve(reader, Box::new(theirs), hello));
+    let (alive, doomed) = bounded(0);
+    (Channel::new(ours, doomed).unwrap(), alive)
+}
+
+fn run(argv: &[&str]) -> Call {
+    let program = Program::new(argv.iter().copied());
+    Call::Run(Run { program, timeout_ms: 30_000, ..Run::default() })
+}
+
+#[test]
+fn calls_from_many_threads_get_their_own_answers() {
+    let (channel, _alive) = with_agent();
+    assert_eq!(channel.hello(LIMIT).unwrap().kernel, "test");
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let channel = &channel;
+            scope.spawn(move || {
+                let word = number.to_string();
+                let Reply::Ran(ran) = channel.call(run(&["echo", &word]), LIMIT).unwrap() else { panic!() };
+                assert_eq!(ran.stdout.text().trim(), word);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_refusal_is_told_and_the_channel_goes_on() {
+    let (channel, _alive) = with_agent();
+    let call = Call::ReadFile { path: "/nonexistent".into(), limit: None };
+    let Err(ChannelError::Refused(failure)) = channel.call(call, LIMIT) else { panic!() };
+    assert_eq!(failure.errno, Some(2));
+    assert!(channel.call(Call::Hello, LIMIT).is_ok());
+}
+
+#[test]
+fn events_wait_for_their_follower() {
+    let (channel, _alive) = with_agent();
+    let program = Program::new(["sh", "-c", "echo early"]);
+    let Reply::Spawned { child, .. } = channel.call(Call::Spawn(program), LIMIT).unwrap() else { panic!() };
+    let events = channel.follow(Followed::Program(child));
+    let output = Event::Output { child, stream: Stream::Stdout, line: "early".into() };
+    assert_eq!(channel.wait(&events, LIMIT).unwrap(), output);
+    assert_eq!(channel.wait(&events, LIMIT).unwrap(), Event::Exited { child, exit: Exit::Code(0) });
+}
+
+#[test]
+fn a_wait_ends_at_its_limit() {
+    let (channel, _alive) = with_agent();
+    let limit = Duration::from_millis(10);
+    assert!(matches!(channel.call(run(&["sleep", "5"]), limit), Err(ChannelError::TimedOut(_))));
+    assert!(channel.call(Call::Hello, LIMIT).is_ok());
+}
+
+#[test]
+fn the_death_of_the_machine_or_of_the_port_ends_every_wait() {
+    let (channel, alive) = with_agent();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| channel.call(run(&["sleep", "5"]), LIMIT));
+        drop(alive);
+        assert!(matches!(waiter.join().unwrap(), Err(ChannelError::Closed)));
+    });
+
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (_alive, doomed) = bounded(0);
+    let channel = Channel::new(ours, doomed).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| channel.call(Call::Sync, LIMIT));
+        drop(theirs);
+        assert!(matches!(waiter.join().unwrap(), Err(ChannelError::Closed)));
+    });
+    assert!(matches!(channel.call(Call::Sync, LIMIT), Err(ChannelError::Closed)));
+}
+
+#[test]
+fn lines_that_are_no_messages_are_skipped() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let (_alive, doomed) = bounded(0);
+    let channel = Channel::new(ours, doomed).unwrap();
+    theirs.write_all(b"nonsense\n{}\n\xff\n").unwrap();
+    theirs.write_all(b"{\"kind\":\"answer\",\"id\":77,\"outcome\":{\"done\":{\"reply\":\"nothing\"}}}\n").unwrap();
+    theirs.write_all(b"{\"kind\":\"hello\",\"version\":9,\"kernel\":\"k\",\"modules\":[]}\n").unwrap();
+    assert_eq!(channel.hello(LIMIT).unwrap().version, 9);
+    // The guest was restarted.
+    theirs.write_all(b"{\"kind\":\"hello\",\"version\":10,\"kernel\":\"k\",\"modules\":[]}\n").unwrap();
+    assert_eq!(channel.hello(LIMIT).unwrap().version, 10);
+}

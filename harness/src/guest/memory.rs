@@ -1,0 +1,229 @@
+//! Memory that a program in the guest holds: mapped, filled, verified, looked up.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cxl_cram_guest::memory::protocol::{Advice, Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
+use cxl_cram_guest::pattern::{PAGE, Pattern, Verdict};
+use cxl_cram_guest::protocol::{Failure, Stream};
+
+use super::client::{GuestError, SHORT};
+use super::program::{Next, Spawned};
+
+/// A `memory` program. Its memory is freed when this is dropped.
+#[derive(Debug)]
+pub struct Memory {
+    program: Spawned,
+    next: u64,
+    /// What it wrote to standard error, for the error message of its end.
+    complaints: String,
+}
+
+/// A mapping of a [`Memory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Names it in orders.
+    pub map: u64,
+    /// Virtual address.
+    pub address: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Mapping {
+    /// All of it.
+    pub fn all(&self) -> Range {
+        Range::all(self.map)
+    }
+
+    /// Some pages of it.
+    pub fn pages(&self, first: u64, pages: u64) -> Range {
+        Range::pages(self.map, first, pages)
+    }
+
+    /// How many pages it has.
+    pub fn page_count(&self) -> u64 {
+        self.bytes / PAGE as u64
+    }
+}
+
+/// Where pages are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes {
+    /// Pages on each node.
+    pub nodes: BTreeMap<u32, u64>,
+    /// Pages that are on none, by error number; 2 (`ENOENT`) is not present.
+    pub absent: BTreeMap<i32, u64>,
+}
+
+impl Nodes {
+    /// Pages on a node.
+    pub fn on(&self, node: u32) -> u64 {
+        self.nodes.get(&node).copied().unwrap_or_default()
+    }
+}
+
+impl Memory {
+    pub(super) fn new(program: Spawned) -> Self {
+        Self { program, next: 1, complaints: String::new() }
+    }
+
+    /// The program itself.
+    pub fn program(&self) -> &Spawned {
+        &self.program
+    }
+
+    /// Maps memory strictly from a node, all of it present.
+    ///
+    /// # Errors
+    /// The node does not have it.
+    pub fn map_on(&mut self, node: u32, bytes: u64, limit: Duration) -> Result<Mapping, GuestError> {
+        self.map(Task::Map { bytes, node: Some(node), populate: true, huge: false, locked: false }, bytes, limit)
+    }
+
+    /// Maps memory from anywhere, none of it present.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn map_anywhere(&mut self, bytes: u64) -> Result<Mapping, GuestError> {
+        self.map(Task::Map { bytes, node: None, populate: false, huge: false, locked: false }, bytes, SHORT)
+    }
+
+    fn map(&mut self, task: Task, bytes: u64, limit: Duration) -> Result<Mapping, GuestError> {
+        match self.order(task, limit)? {
+            Done::Mapped { map, address } => Ok(Mapping { map, address, bytes }),
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// Fills pages; gives the time it took in the guest.
+    ///
+    /// # Errors
+    /// The pattern cannot be had, or it took too long.
+    pub fn fill(&mut self, range: Range, pattern: &Pattern, limit: Duration) -> Result<Duration, GuestError> {
+        self.took(Task::Fill { range, pattern: pattern.clone() }, limit)
+    }
+
+    /// Compares pages with what they were filled with.
+    ///
+    /// # Errors
+    /// The pattern cannot be had, or it took too long. Pages that differ are no error: the verdict tells.
+    pub fn verify(&mut self, range: Range, pattern: &Pattern, limit: Duration) -> Result<Verdict, GuestError> {
+        match self.order(Task::Verify { range, pattern: pattern.clone() }, limit)? {
+            Done::Verified { verdict, .. } => Ok(verdict),
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// On which nodes pages are.
+    ///
+    /// # Errors
+    /// The guest did not answer.
+    pub fn nodes(&mut self, range: Range) -> Result<Nodes, GuestError> {
+        match self.order(Task::Nodes { range }, SHORT)? {
+            Done::Nodes { nodes, absent } => {
+                Ok(Nodes { nodes: nodes.into_iter().collect(), absent: absent.into_iter().collect() })
+            }
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// Gives the kernel advice about pages.
+    ///
+    /// # Errors
+    /// It does not take it.
+    pub fn advise(&mut self, range: Range, advice: Advice, limit: Duration) -> Result<Duration, GuestError> {
+        self.took(Task::Advise { range, advice }, limit)
+    }
+
+    /// Binds pages to a node and moves those that are elsewhere.
+    ///
+    /// # Errors
+    /// Some could not be moved.
+    pub fn move_to(&mut self, range: Range, node: u32, limit: Duration) -> Result<Duration, GuestError> {
+        self.took(Task::Move { range, node }, limit)
+    }
+
+    /// Reads, or writes, one byte of every page.
+    ///
+    /// # Errors
+    /// It took too long.
+    pub fn touch(&mut self, range: Range, write: bool, rounds: u32, limit: Duration) -> Result<Duration, GuestError> {
+        self.took(Task::Touch { range, write, rounds }, limit)
+    }
+
+    /// Guest physical addresses of pages; none for a page that is not present. A range of any length.
+    ///
+    /// # Errors
+    /// The guest did not answer.
+    pub fn physical(&mut self, mapping: &Mapping, first: u64, pages: u64) -> Result<Vec<Option<u64>>, GuestError> {
+        let mut all = Vec::new();
+        let mut at = 0;
+        while at < pages {
+            let count = (pages - at).min(MAX_PHYSICAL);
+            match self.order(Task::Physical { range: mapping.pages(first + at, count) }, SHORT)? {
+                Done::Physical { addresses } => all.extend(addresses),
+                other => return Err(self.unfit(&other)),
+            }
+            at += count;
+        }
+        Ok(all)
+    }
+
+    /// Unmaps a mapping.
+    ///
+    /// # Errors
+    /// There is no such mapping.
+    pub fn free(&mut self, mapping: Mapping) -> Result<(), GuestError> {
+        self.order(Task::Free { map: mapping.map }, SHORT).map(drop)
+    }
+
+    fn took(&mut self, task: Task, limit: Duration) -> Result<Duration, GuestError> {
+        match self.order(task, limit)? {
+            Done::Took { nanoseconds, .. } => Ok(Duration::from_nanos(nanoseconds)),
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// Gives an order and waits for its answer.
+    ///
+    /// # Errors
+    /// The program could not do it, did not answer, or ended.
+    pub fn order(&mut self, task: Task, limit: Duration) -> Result<Done, GuestError> {
+        let id = self.next;
+        self.next += 1;
+        let what = format!("{task:?}");
+        let fail = |message: String| GuestError::Failed { what: what.clone(), failure: Failure::new(message) };
+        let mut line = serde_json::to_string(&Order { id, task }).map_err(|error| fail(error.to_string()))?;
+        line.push('\n');
+        self.program.send(line.as_str())?;
+        let end = Instant::now() + limit;
+        loop {
+            match self.program.next(end.saturating_duration_since(Instant::now()))? {
+                Next::Line(Stream::Stdout, line) => {
+                    let answer: Answer = serde_json::from_str(&line).map_err(|error| fail(error.to_string()))?;
+                    // An answer to an order that was given up is not ours.
+                    match answer.result {
+                        _ if answer.id != Some(id) => {}
+                        Outcome::Done(done) => return Ok(done),
+                        Outcome::Failed(failure) => return Err(GuestError::Failed { what, failure }),
+                    }
+                }
+                Next::Line(Stream::Stderr, line) => {
+                    if self.complaints.len() < 4096 {
+                        self.complaints.push_str(&line);
+                        self.complaints.push('\n');
+                    }
+                }
+                Next::Exited(exit) => {
+                    return Err(fail(format!("the memory program ended: {exit}\n{}", self.complaints)));
+                }
+            }
+        }
+    }
+
+    fn unfit(&self, done: &Done) -> GuestError {
+        let failure = Failure::new(format!("it answered another order: {done:?}"));
+        GuestError::Failed { what: self.program.what().to_owned(), failure }
+    }
+}

@@ -1,0 +1,121 @@
+//! From a configuration to a guest that answers: learn, build the initramfs, boot, wait.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::boot::{Boot, BootError, Machine};
+use super::config::MachineConfig;
+use super::learn::{LearnError, Learnt, learn};
+use crate::guest::client::{Guest, GuestError};
+use crate::guest::initramfs::{Initramfs, InitramfsError};
+
+/// How long the firmware may take.
+const LEARN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why there is no guest.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// The artifacts could not be written.
+    #[error("make {path} writable")]
+    Artifacts {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The firmware-only boot failed.
+    #[error("the firmware-only boot failed: {0}")]
+    Learn(#[from] LearnError),
+    /// There is no initramfs.
+    #[error(transparent)]
+    Initramfs(#[from] InitramfsError),
+    /// QEMU did not start.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The guest did not come up.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+}
+
+/// What to launch, besides the machine.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// A bzImage.
+    pub kernel: PathBuf,
+    /// The guest's files. A CEDT is made and added; other ACPI tables may be in it.
+    pub initramfs: Initramfs,
+    /// Added to the kernel's command line.
+    pub append: String,
+    /// Parts of console lines that are no trouble in this run.
+    pub expected: Vec<String>,
+    /// Where the run's files go. Made when it does not exist.
+    pub artifacts: PathBuf,
+    /// How long the guest may take to come up.
+    pub ready_limit: Duration,
+}
+
+/// A machine whose guest answers.
+pub struct Launched {
+    /// The machine: keep it for as long as the guest shall live.
+    pub machine: Machine,
+    /// The guest.
+    pub guest: Guest,
+    /// What the firmware made.
+    pub learnt: Learnt,
+    /// How long each step took.
+    pub times: Times,
+}
+
+/// How long each step took.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The firmware-only boot.
+    pub learn: Duration,
+    /// Building and writing the initramfs.
+    pub initramfs: Duration,
+    /// From QEMU's start to the agent's hello.
+    pub boot: Duration,
+}
+
+/// Learns, builds, boots and waits. The devices must be serving.
+///
+/// # Errors
+/// A step fails. What the machine wrote is in the artifacts.
+pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, LaunchError> {
+    let begin = Instant::now();
+    let firmware = launch.artifacts.join("firmware");
+    fs::create_dir_all(&firmware).map_err(|source| LaunchError::Artifacts { path: firmware.clone(), source })?;
+    let learnt = learn_in_temporary(config, &firmware)?;
+    let learned = Instant::now();
+
+    let mut initramfs = launch.initramfs.clone();
+    initramfs.tables.push(learnt.cedt_override(config)?);
+    let initrd = launch.artifacts.join("initrd.img");
+    fs::write(&initrd, initramfs.build()?).map_err(|source| LaunchError::Artifacts { path: initrd.clone(), source })?;
+    let built = Instant::now();
+
+    let boot = Boot {
+        kernel: launch.kernel.clone(),
+        initrd,
+        append: launch.append.clone(),
+        expected: launch.expected.clone(),
+    };
+    let machine = Machine::boot(config, &boot, &launch.artifacts)?;
+    let guest = machine.wait_ready(launch.ready_limit)?;
+    let times = Times { learn: learned - begin, initramfs: built - learned, boot: built.elapsed() };
+    Ok(Launched { machine, guest, learnt, times })
+}
+
+/// The sockets of the firmware-only boot need a short path: an artifact directory may be deeper than a socket's name
+/// can be long. Its logs go to the artifacts.
+fn learn_in_temporary(config: &MachineConfig, logs: &Path) -> Result<Learnt, LaunchError> {
+    let directory = tempfile::Builder::new()
+        .prefix("cxl-cram-")
+        .tempdir()
+        .map_err(|source| LaunchError::Artifacts { path: std::env::temp_dir(), source })?;
+    Ok(learn(config, directory.path(), logs, LEARN_LIMIT)?)
+}

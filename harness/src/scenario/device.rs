@@ -1,0 +1,226 @@
+//! The device process of a scenario, and the conversation with its control socket.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    os::unix::{net::UnixStream, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The first argument that makes a harness program (or its test) be the device instead: see [`entry`].
+const AS_DEVICE: &str = "as-device";
+
+/// How long the device may take to be ready, to answer, and to stop.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What the device is made like. Sizes as on its command line.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceShape {
+    /// HDM promised.
+    pub capacity: &'static str,
+    /// Media that exists.
+    pub physical: &'static str,
+    /// Bound on decompressed bytes.
+    pub cache: &'static str,
+    /// The codec.
+    pub codec: &'static str,
+    /// Further arguments.
+    pub more: &'static [&'static str],
+}
+
+impl DeviceShape {
+    /// 512 MiB promised, 256 MiB there, a 64 MiB cache, lz4.
+    pub const DEFAULT: Self = Self { capacity: "512M", physical: "256M", cache: "64M", codec: "lz4", more: &[] };
+}
+
+/// Call this first in every `main` that runs scenarios: when the program was started as the device it is the device,
+/// and what is returned is its exit code. So one file on disk is harness and device, and they never differ in version.
+pub fn entry() -> Option<ExitCode> {
+    let mut args = std::env::args_os();
+    let program = args.next()?;
+    if args.next()? != AS_DEVICE {
+        return None;
+    }
+    Some(cxl_cram_device::cli::main(std::iter::once(program).chain(args)))
+}
+
+/// A running device. Dropping it ends it and waits for it.
+#[derive(Debug)]
+pub struct Device {
+    child: Child,
+    socket: PathBuf,
+    control: PathBuf,
+}
+
+impl Device {
+    /// Starts a device with its sockets in `run` and its log in `log`, and waits until it is ready.
+    pub fn start(shape: &DeviceShape, run: &Path, log: &Path) -> Result<Self> {
+        let (socket, control) = (run.join("device.sock"), run.join("control.sock"));
+        let mut command = Command::new(std::env::current_exe().context("cannot find the harness's own program")?);
+        command.args([AS_DEVICE, "serve", "-v", "--capacity", shape.capacity, "--physical", shape.physical]);
+        command.args(["--cache", shape.cache, "--codec", shape.codec]).args(shape.more);
+        command.arg("--socket").arg(&socket).arg("--control").arg(&control);
+        let log_file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file).env_remove("CXL_CRAM_LOG");
+        // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
+        unsafe {
+            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+        }
+        let mut child = command.spawn().context("cannot start the device")?;
+
+        // The ready line ends the start; end of file without one means that the device gave up and said why.
+        let stdout = child.stdout.take().context("the device has no output")?;
+        let mut ready = String::new();
+        let read = BufReader::new(stdout).read_line(&mut ready);
+        let device = Self { child, socket, control };
+        if read.unwrap_or(0) == 0 {
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            bail!("the device did not start: {}", said.lines().last().unwrap_or("it said nothing"));
+        }
+        Ok(device)
+    }
+
+    /// The socket for QEMU.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The device's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Executes one command on the control socket and returns what it returned.
+    pub fn execute(&self, command: &str, arguments: Value) -> Result<Value> {
+        let stream = UnixStream::connect(&self.control).context("the device's control socket does not answer")?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        let mut lines = BufReader::new(stream.try_clone()?);
+        let mut greeting = String::new();
+        lines.read_line(&mut greeting).context("the control socket did not greet")?;
+        for (name, arguments) in [("qmp_capabilities", json!({})), (command, arguments)] {
+            writeln!(&stream, "{}", json!({ "execute": name, "arguments": arguments }))?;
+            let answer = Self::answer(&mut lines).with_context(|| format!("control command {name}"))?;
+            if name == command {
+                return Ok(answer);
+            }
+        }
+        unreachable!("the last command returns")
+    }
+
+    /// The next answer, past events.
+    fn answer(lines: &mut impl BufRead) -> Result<Value> {
+        loop {
+            let mut line = String::new();
+            ensure!(lines.read_line(&mut line)? > 0, "the control socket closed");
+            let mut message: Value = serde_json::from_str(&line)?;
+            if let Some(error) = message.get("error") {
+                return Err(anyhow!("{}", error["desc"].as_str().unwrap_or("it was refused")));
+            }
+            if let Some(answer) = message.get_mut("return") {
+                return Ok(answer.take());
+            }
+        }
+    }
+
+    /// Occupancy and its context, exact: the device flushes first.
+    pub fn status(&self) -> Result<Status> {
+        Ok(serde_json::from_value(self.execute("query-status", json!({}))?)?)
+    }
+
+    /// Resident memory of the device's process, bytes.
+    pub fn process_resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Kills the device without warning.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks the device to stop and waits; an exit code other than 0 is an error.
+    pub fn stop(&mut self) -> Result<()> {
+        self.terminate();
+        let status = self.wait(LIMIT)?.with_context(|| format!("the device did not stop within {LIMIT:?}"))?;
+        ensure!(status.success(), "the device ended with {status}");
+        Ok(())
+    }
+
+    fn terminate(&self) {
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    fn wait(&mut self, limit: Duration) -> Result<Option<std::process::ExitStatus>> {
+        let deadline = std::time::Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if std::time::Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        self.terminate();
+        if !matches!(self.wait(LIMIT), Ok(Some(_))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The answer of `query-status`, as far as scenarios use it. Bytes, unless said.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// HDM promised.
+    pub capacity: u64,
+    /// Media that exists.
+    pub physical: u64,
+    /// Media taken.
+    pub used: u64,
+    /// Compressed payload.
+    pub data: u64,
+    /// Host memory for maps and descriptors.
+    pub metadata: u64,
+    /// What the window holds and has done.
+    pub resident: Resident,
+    /// Between a low and the next high crossing.
+    pub blocked: bool,
+    /// Bytes poisoned.
+    pub poisoned: u64,
+    /// Blocks lost to overflow.
+    pub overflows: u64,
+}
+
+/// What the window holds, bytes, and has done, pages.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Resident {
+    /// Decompressed bytes now.
+    pub bytes: u64,
+    /// Pages that were asked of the store.
+    pub faults: u64,
+    /// Pages dropped to keep the bound.
+    pub evicted: u64,
+}

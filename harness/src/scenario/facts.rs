@@ -1,0 +1,68 @@
+//! What a scenario found out: facts for the snapshot, figures for the reader.
+//!
+//! A *fact* must be the same in every run on the same kernel: it goes into the snapshot, normalised by whoever states
+//! it. A *figure* is measured and varies (times, ratios, sizes after compression): it is reported, and bounded by a
+//! check where a bound is promised.
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
+
+/// Facts in the order of the story.
+#[derive(Clone, Debug, Default)]
+pub struct Facts(Vec<(String, Value)>);
+
+impl Facts {
+    /// States a fact. The same name twice makes two entries, so that a step told twice is seen twice.
+    pub fn push(&mut self, name: &str, value: Value) {
+        self.0.push((name.to_owned(), value));
+    }
+
+    /// Whether nothing was stated.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Facts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// One measured figure for the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// The value with its unit.
+    pub value: String,
+}
+
+/// Keeps what a scenario is about of a JSON value from the guest: the named keys, in this order, recursively through
+/// arrays. Keys that are missing become null, so that a field that vanishes is seen.
+pub fn pick(value: &Value, keys: &[&str]) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(|item| pick(item, keys)).collect(),
+        Value::Object(map) => {
+            Value::Object(keys.iter().map(|&key| (key.to_owned(), map.get(key).cloned().unwrap_or_default())).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn picking_keeps_the_order_asked_for_and_shows_what_is_missing() {
+        let picked = pick(&json!([{"a": 1, "b": 2, "c": 3}]), &["c", "x", "a"]);
+        assert_eq!(picked.to_string(), r#"[{"c":3,"x":null,"a":1}]"#);
+    }
+}

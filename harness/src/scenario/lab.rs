@@ -1,0 +1,222 @@
+//! The lab a story is told on: a guest on a device, and a place for what is found out.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use cxl_cram_device::size::parse_bytes;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Device, Facts, Figure, PoisonList, Scenario, events, pick};
+use crate::{
+    guest::{client::Guest, initramfs::Initramfs, trace::Trace},
+    machine::{
+        boot::Machine,
+        config::{self, Drive, MachineConfig},
+        launch::{Launch, launch},
+    },
+    provision::Provisioned,
+};
+
+/// How long a program in the guest may take, unless a step says otherwise.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a guest may take to boot, and to switch itself off.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A guest on a device.
+pub struct Lab {
+    /// The guest.
+    pub guest: Guest,
+    /// The machine it runs on.
+    pub machine: Machine,
+    /// The device.
+    pub device: Device,
+    facts: Facts,
+    figures: Vec<Figure>,
+    step: String,
+    progress: ProgressBar,
+    /// The device's sockets. Removed last.
+    _run: TempDir,
+}
+
+/// What is left when a lab is taken down.
+#[derive(Debug)]
+pub(super) struct Findings {
+    pub(super) facts: Facts,
+    pub(super) figures: Vec<Figure>,
+    pub(super) verdict: Result<()>,
+}
+
+impl Lab {
+    /// Starts the device, learns where BAR2 is, boots the guest.
+    pub(super) fn set_up(
+        scenario: &Scenario,
+        provisioned: &Provisioned,
+        artifacts: &Path,
+        progress: &ProgressBar,
+    ) -> Result<Self> {
+        progress.set_message("starting the device");
+        // A socket's name must be short: the artifact folder may be deep.
+        let run = tempfile::Builder::new().prefix("cxl-cram-").tempdir().context("cannot make a temporary folder")?;
+        let device = Device::start(&scenario.device, run.path(), &artifacts.join("device.log"))?;
+
+        progress.set_message("booting the guest");
+        let qemu = provisioned.qemu.clone();
+        let mut machine = MachineConfig::new(Arc::new(move || qemu.command()));
+        machine.memory = scenario.machine.memory_mib << 20;
+        let capacity = parse_bytes(scenario.device.capacity).map_err(|why| anyhow!(why))?;
+        machine.devices = vec![config::Device { socket: device.socket().to_owned(), capacity }];
+        if scenario.machine.corpus {
+            machine.drives = vec![Drive { image: provisioned.corpus.clone(), writable: false }];
+        }
+        let launched = launch(
+            &machine,
+            &Launch {
+                kernel: provisioned.kernel.image.clone(),
+                initramfs: Initramfs {
+                    agent: provisioned.guest_program.clone(),
+                    modules: provisioned.kernel.modules.clone(),
+                    tools: vec![provisioned.guest_tools.clone()],
+                    tables: Vec::new(),
+                },
+                append: String::new(),
+                expected: Vec::new(),
+                artifacts: artifacts.to_owned(),
+                ready_limit: BOOT_LIMIT,
+            },
+        )?;
+        Ok(Self {
+            guest: launched.guest,
+            machine: launched.machine,
+            device,
+            facts: Facts::default(),
+            figures: Vec::new(),
+            step: String::new(),
+            progress: progress.clone(),
+            _run: run,
+        })
+    }
+
+    /// Begins a step of the story: shown while it lasts, and named if it fails.
+    pub fn step(&mut self, what: &str) {
+        what.clone_into(&mut self.step);
+        self.progress.set_message(what.to_owned());
+    }
+
+    /// The step now.
+    pub(super) fn current_step(&self) -> &str {
+        &self.step
+    }
+
+    /// States a fact for the snapshot: it must be the same in every run.
+    pub fn fact(&mut self, name: &str, value: impl Serialize) {
+        self.facts.push(name, serde_json::to_value(value).unwrap_or_default());
+    }
+
+    /// States a measured figure for the report.
+    pub fn figure(&mut self, name: &str, value: impl ToString) {
+        self.figures.push(Figure { name: name.to_owned(), value: value.to_string() });
+    }
+
+    /// Runs a shell line in the guest and returns its output; an exit code other than 0 is an error.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        self.guest.output(&["sh", "-c", line], LIMIT).with_context(|| format!("in the guest: {line}"))
+    }
+
+    /// Runs a program of the guest (words separated by spaces) whose output is JSON.
+    pub fn json(&self, line: &str) -> Result<Value> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let output = self.guest.output(&words, LIMIT).with_context(|| format!("in the guest: {line}"))?;
+        // cxl prints nothing at all where there is nothing to list.
+        if output.trim().is_empty() {
+            return Ok(Value::Array(Vec::new()));
+        }
+        serde_json::from_str(&output).with_context(|| format!("in the guest: {line}: not JSON: {output}"))
+    }
+
+    /// Runs `cxl` with these words and returns what it lists.
+    pub fn cxl(&self, words: &str) -> Result<Value> {
+        self.json(&format!("cxl {words}"))
+    }
+
+    /// Makes a region of the whole device and waits until its memory has come up. Returns what `cxl` says of it.
+    pub fn create_region(&self) -> Result<Value> {
+        let region = self.cxl("create-region -d decoder0.0 -m mem0 -t ram")?;
+        // dax and kmem follow by themselves, later.
+        self.guest.wait_path("/sys/devices/system/node/node1/meminfo", LIMIT)?;
+        Ok(region)
+    }
+
+    /// Destroys the region whose memory is offline.
+    pub fn destroy_region(&self) -> Result<()> {
+        self.sh("cxl disable-region region0 && cxl destroy-region region0").map(drop)
+    }
+
+    /// Puts all memory of a node online as movable.
+    pub fn online_node(&self, node: u32) -> Result<()> {
+        self.sh(&format!("cxl-cram-guest online-node --node {node} --policy online_movable")).map(drop)
+    }
+
+    /// Takes all memory of a node offline.
+    pub fn offline_node(&self, node: u32) -> Result<()> {
+        self.sh(&format!("cxl-cram-guest offline-node --node {node}")).map(drop)
+    }
+
+    /// Where the kernel says that node 0's cold pages go.
+    pub fn demotion_targets(&self) -> Result<String> {
+        let log = self.sh("dmesg | grep -o 'Demotion targets for Node 0.*' | tail -n 1")?;
+        Ok(log.trim().to_owned())
+    }
+
+    /// Waits for a trace event of this name and picks fields of it.
+    pub fn event(&self, trace: &mut Trace, name: &str, keys: &[&str]) -> Result<Value> {
+        let marker = format!(" {name}: ");
+        let line = trace
+            .wait_for(|line| line.contains(&marker), LIMIT)
+            .with_context(|| format!("no {name} in the guest's trace"))?;
+        Ok(pick(&Value::Object(events::fields(&line)), keys))
+    }
+
+    /// Has the kernel read the device's poison list, through its trace events.
+    pub fn poison_list(&self) -> Result<PoisonList> {
+        let trace = self.guest.trace("poison", &["cxl:cxl_poison"])?;
+        self.guest.write_file("/sys/bus/cxl/devices/mem0/trigger_poison_list", "1")?;
+        let mut list = PoisonList::default();
+        for line in trace.stop()?.iter().filter(|line| line.contains(" cxl_poison: ")) {
+            list.add(line)?;
+        }
+        Ok(list)
+    }
+
+    /// Interrupts that the guest has counted on these MSI-X vectors of the device.
+    pub fn interrupts(&self, vectors: &[u16]) -> Result<Vec<u64>> {
+        let text = self.guest.read_text("/proc/interrupts")?;
+        let count = |vector: &u16| {
+            // 30:  0  7  PCI-MSIX-0000:0d:00.0   7-edge   cxl_pci
+            let name = format!(" {vector}-edge ");
+            let lines = text
+                .lines()
+                .filter(|line| line.contains("PCI-MSI") && line.contains(":0d:00.0") && line.contains(&name));
+            let numbers =
+                lines.flat_map(|line| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()));
+            numbers.sum()
+        };
+        Ok(vectors.iter().map(count).collect())
+    }
+
+    /// Ends guest and device, and joins their ends to how the story went.
+    pub(super) fn take_down(mut self, told: Result<()>) -> Findings {
+        self.progress.set_message("taking down");
+        let troubles = self.machine.troubles();
+        self.machine.shut_down(BOOT_LIMIT);
+        let stopped = self.device.stop();
+        let verdict = told.and_then(|()| match troubles.first() {
+            Some(trouble) => Err(anyhow!("the guest kernel complained: {}", trouble.line)),
+            None => stopped,
+        });
+        Findings { facts: self.facts, figures: self.figures, verdict }
+    }
+}

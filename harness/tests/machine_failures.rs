@@ -1,0 +1,57 @@
+//! What the harness says when QEMU does not do its part. A shell script stands for QEMU.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cxl_cram_harness::machine::boot::{Boot, Machine};
+use cxl_cram_harness::machine::config::{Device, MachineConfig};
+use cxl_cram_harness::machine::learn::{LearnError, learn};
+
+fn machine(script: &'static str) -> MachineConfig {
+    let qemu = move || {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "qemu"]);
+        command
+    };
+    let mut config = MachineConfig::new(Arc::new(qemu));
+    config.devices = vec![Device { socket: "/nonexistent/device.sock".into(), capacity: 1 << 30 }];
+    config
+}
+
+fn learn_with(script: &'static str, limit: Duration) -> (LearnError, String) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let error = learn(&machine(script), directory.path(), directory.path(), limit).expect_err("this is no QEMU");
+    let text = error.to_string();
+    (error, text)
+}
+
+#[test]
+fn a_qemu_that_refuses_to_start_is_quoted() {
+    let (_, text) = learn_with("echo 'cannot connect to the device' >&2; exit 1", Duration::from_secs(30));
+    assert!(text.contains("cannot connect to the device") && text.contains("exit status: 1"), "{text}");
+}
+
+#[test]
+fn a_qemu_that_does_not_listen_is_given_up_and_killed() {
+    let (error, text) = learn_with("exec sleep 1000", Duration::from_millis(100));
+    assert!(matches!(error, LearnError::Qmp(_)), "{text}");
+    assert!(text.contains("qmp.sock"), "{text}");
+}
+
+#[test]
+fn a_machine_that_dies_before_its_agent_speaks_shows_its_console() {
+    let artifacts = tempfile::tempdir().unwrap();
+    let boot = Boot {
+        kernel: "/nonexistent/kernel".into(),
+        initrd: "/nonexistent/initrd".into(),
+        append: String::new(),
+        expected: Vec::new(),
+    };
+    let script = "echo 'Kernel panic - not syncing: no root'; exit 0";
+    let error = Machine::boot(&machine(script), &boot, artifacts.path()).err().unwrap().to_string();
+    assert!(error.contains("the guest kernel said: Kernel panic - not syncing: no root"), "{error}");
+    let log = std::fs::read_to_string(Path::new(artifacts.path()).join("console.log")).unwrap();
+    assert_eq!(log, "Kernel panic - not syncing: no root\n");
+}
