@@ -226,7 +226,7 @@ impl FuseWindow {
             );
         }
 
-        let kernel = Arc::new(Kernel { file: file, notifier });
+        let kernel = Arc::new(Kernel { file, notifier });
         let mut running = Running { shared: Arc::clone(&shared), kernel, device, session, threads: Vec::new(), mount };
         let started = running.start("window-evict", evict::evict).and_then(|()| {
             let interval = config.flush_interval;
