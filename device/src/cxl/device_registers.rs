@@ -1,24 +1,146 @@
-//! Placeholder with the face of the device register block: reads zeros.
+//! The device register block (CXL 3.1, 8.2.8): capability array, device status, primary mailbox, memory device status,
+//! and the vendor's occupancy block.
 
 use std::sync::Arc;
 
-use super::{Msix, Type3Config};
+use parking_lot::Mutex;
+
+use super::{
+    Msix,
+    device_state::{ComponentStateSource, DeviceState},
+    layout::{Layout, copy_overlap},
+    mailbox::{self, Mailbox, vendor},
+    watermark::Crossing,
+};
 use crate::hdm::media::Media;
 
-/// The device register block (64 KiB).
-pub(crate) struct DeviceRegisters;
+/// Capability ids.
+const DEVICE_STATUS: u16 = 0x0001;
+const PRIMARY_MAILBOX: u16 = 0x0002;
+const MEMORY_DEVICE_STATUS: u16 = 0x4000;
+/// Vendor-specific ids begin at 8000h.
+const OCCUPANCY: u16 = 0x8000;
+
+/// Where each capability is, from the block's start, and how long: the table behind the capability array.
+const CAPABILITIES: [(u16, u64, u64); 4] = [
+    (DEVICE_STATUS, 0x080, 8),
+    (MEMORY_DEVICE_STATUS, 0x090, 8),
+    (OCCUPANCY, 0x100, vendor::OCCUPANCY_SIZE as u64),
+    (PRIMARY_MAILBOX, 0x200, mailbox::SIZE),
+];
+
+/// Memory device status: media status 3:2, mailbox interfaces ready 4.
+const MEDIA_READY: u64 = 1 << 2;
+const MEDIA_DISABLED: u64 = 3 << 2;
+const MAILBOX_READY: u64 = 1 << 4;
+
+/// The device register block, 64 KiB.
+pub(super) struct DeviceRegisters {
+    state: Arc<DeviceState>,
+    mailbox: Mailbox,
+    array: Vec<u8>,
+    /// What the occupancy block reads as: taken anew when its first byte is read, so that the registers fit together.
+    occupancy: Mutex<[u8; vendor::OCCUPANCY_SIZE]>,
+}
 
 impl DeviceRegisters {
-    pub(crate) fn new(_config: &Type3Config, _media: Arc<Media>, _msix: Arc<dyn Msix>) -> Self {
-        Self
+    /// A block in its reset state, which hears what the medium tells.
+    pub(super) fn new(media: Arc<Media>, msix: Arc<dyn Msix>) -> Self {
+        let state = Arc::new(DeviceState::new(Arc::clone(&media), msix));
+        // Weak: the medium must not keep alive who keeps the medium.
+        let listener = Arc::downgrade(&state);
+        media.add_listener(Box::new(move |event| {
+            if let Some(state) = listener.upgrade() {
+                state.media_event(event);
+            }
+        }));
+        let mailbox = Mailbox::new(Arc::clone(&state));
+        Self { state, mailbox, array: capability_array(), occupancy: Mutex::new([0; vendor::OCCUPANCY_SIZE]) }
     }
-    pub(crate) fn set_component_state_source(&self, _source: Box<dyn Fn() -> Vec<u8> + Send + Sync>) {}
-    pub(crate) fn read(&self, _offset: u64, data: &mut [u8]) {
+
+    /// Sets who gives the component registers' dump.
+    pub(super) fn set_component_state_source(&self, source: ComponentStateSource) {
+        *self.state.component_state.lock() = Some(source);
+    }
+
+    /// Reads at an offset in the block; reserved bytes read 0.
+    pub(super) fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
+        copy_overlap(0, &self.array, offset, data);
+        let end = offset.saturating_add(data.len() as u64);
+        for (id, start, length) in CAPABILITIES {
+            if end <= start || offset >= start + length {
+                continue;
+            }
+            match id {
+                DEVICE_STATUS => copy_overlap(start, &self.state.logs.status_register().to_le_bytes(), offset, data),
+                MEMORY_DEVICE_STATUS => copy_overlap(start, &self.memory_device_status().to_le_bytes(), offset, data),
+                OCCUPANCY => copy_overlap(start, &self.occupancy(offset <= start), offset, data),
+                _ => {
+                    // The part of the read from the mailbox's start on; what is before it has been read above.
+                    let skip = start.saturating_sub(offset) as usize;
+                    self.mailbox.read(offset.saturating_sub(start), &mut data[skip..]);
+                }
+            }
+        }
     }
-    pub(crate) fn write(&self, _offset: u64, _data: &[u8]) {}
-    pub(crate) fn reset(&self) {}
-    pub(crate) fn inject_low(&self) {}
-    pub(crate) fn inject_high(&self) {}
-    pub(crate) fn vector_armed(&self, _vector: u16) {}
+
+    /// Writes at an offset in the block. Only the mailbox takes any.
+    pub(super) fn write(&self, offset: u64, data: &[u8]) {
+        if let Some((_, start, _)) = CAPABILITIES.iter().find(|(id, _, _)| *id == PRIMARY_MAILBOX) {
+            let skip = start.saturating_sub(offset) as usize;
+            if let Some(data) = data.get(skip..) {
+                self.mailbox.write(offset.saturating_sub(*start), data);
+            }
+        }
+    }
+
+    /// Registers, logs and clock at their reset values; a background operation is stopped. The medium is left alone.
+    pub(super) fn reset(&self) {
+        self.state.reset();
+        self.mailbox.reset();
+    }
+
+    /// Somebody listens to this vector now.
+    pub(super) fn vector_armed(&self, vector: u16) {
+        self.state.vector_armed(vector);
+    }
+
+    /// Signals the low watermark by hand.
+    pub(super) fn inject_low(&self) {
+        self.state.crossed(Crossing::Low);
+    }
+
+    /// Signals the high watermark by hand.
+    pub(super) fn inject_high(&self) {
+        self.state.crossed(Crossing::High);
+    }
+
+    fn memory_device_status(&self) -> u64 {
+        MAILBOX_READY | if self.state.media_is_disabled() { MEDIA_DISABLED } else { MEDIA_READY }
+    }
+
+    fn occupancy(&self, anew: bool) -> [u8; vendor::OCCUPANCY_SIZE] {
+        if anew {
+            // Not under the lock: it waits for the window.
+            let occupancy = vendor::occupancy(&self.state.media);
+            *self.occupancy.lock() = occupancy;
+        }
+        *self.occupancy.lock()
+    }
+}
+
+impl Drop for DeviceRegisters {
+    fn drop(&mut self) {
+        self.state.background.shutdown();
+    }
+}
+
+/// The capability array (CXL 3.1, 8.2.8.1): its own header (id 0, version 1, count), then a header for each.
+fn capability_array() -> Vec<u8> {
+    let header = Layout::zeroed(0x10).u16(0x02, 1).u16(0x04, CAPABILITIES.len() as u16);
+    let entry = |(id, start, length): (u16, u64, u64)| {
+        Layout::zeroed(0x10).u16(0x00, id).u16(0x02, 1).u32(0x04, start as u32).u32(0x08, length as u32).into_bytes()
+    };
+    CAPABILITIES.into_iter().fold(header, |array, capability| array.then(&entry(capability))).into_bytes()
 }

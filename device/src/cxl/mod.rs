@@ -2,17 +2,24 @@
 //!
 //! [`Type3`] is what a root port sees: configuration space and BAR0. Section numbers are of CXL 3.1 unless said.
 
+mod background;
 pub mod cdat;
 pub mod component;
 pub mod config_space;
 mod device_registers;
+mod device_state;
 pub mod doe;
 pub mod dvsec;
+mod event_record;
+mod events;
 pub mod hdm_decoder;
+mod layout;
+mod mailbox;
 mod msix;
 mod ras;
 pub mod registers;
 pub mod vectors;
+mod watermark;
 
 use std::sync::Arc;
 
@@ -66,7 +73,7 @@ impl Type3 {
     pub fn new(config: &Type3Config, media: Arc<Media>, msix: Arc<dyn Msix>) -> Arc<Self> {
         let capacity = media.capacity();
         let component = Arc::new(ComponentRegisters::new(capacity));
-        let device = DeviceRegisters::new(config, media, Arc::clone(&msix));
+        let device = DeviceRegisters::new(media, Arc::clone(&msix));
         let state_source = Arc::clone(&component);
         device.set_component_state_source(Box::new(move || state_source.component_state()));
         Arc::new(Self {

@@ -11,18 +11,18 @@ use std::{
 /// Where the test, as firmware, puts the extended configuration space, the BARs and what MSI-X messages write to.
 const ECAM: u64 = 0xb000_0000;
 /// BAR0 of the device.
-pub const BAR0: u64 = 0xe000_0000;
+pub(crate) const BAR0: u64 = 0xe000_0000;
 /// BAR2 of the device.
-pub const BAR2: u64 = 0x80_0000_0000;
+pub(crate) const BAR2: u64 = 0x80_0000_0000;
 /// A word of RAM for each MSI-X vector: QEMU delivers a message by a store to its address, and RAM can be read.
-pub const MSI_RAM: u64 = 0x10_0000;
+pub(crate) const MSI_RAM: u64 = 0x10_0000;
 
 const ROOT_PORT: u64 = ECAM + (12 << 20);
 /// Configuration space of the device.
-pub const CONFIG: u64 = ECAM + (13 << 20);
+pub(crate) const CONFIG: u64 = ECAM + (13 << 20);
 
 /// A running QEMU. Killed on drop.
-pub struct Machine {
+pub(crate) struct Machine {
     qemu: Child,
     replies: BufReader<UnixStream>,
     commands: UnixStream,
@@ -30,7 +30,7 @@ pub struct Machine {
 
 impl Machine {
     /// Starts QEMU with a vfio-user-pci on this socket, behind a CXL root port.
-    pub fn start(mut qemu: Command, device: &Path, run: &Path) -> Self {
+    pub(crate) fn start(mut qemu: Command, device: &Path, run: &Path) -> Self {
         let socket = run.join("qtest.sock");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
@@ -65,7 +65,7 @@ impl Machine {
     }
 
     /// One qtest command; its words after OK.
-    pub fn command(&mut self, text: &str) -> String {
+    pub(crate) fn command(&mut self, text: &str) -> String {
         writeln!(self.commands, "{text}").unwrap();
         loop {
             let mut line = String::new();
@@ -83,40 +83,40 @@ impl Machine {
     }
 
     /// Loads 4 bytes.
-    pub fn readl(&mut self, address: u64) -> u32 {
+    pub(crate) fn readl(&mut self, address: u64) -> u32 {
         self.number(&format!("readl {address:#x}")) as u32
     }
 
     /// Loads 8 bytes.
-    pub fn readq(&mut self, address: u64) -> u64 {
+    pub(crate) fn readq(&mut self, address: u64) -> u64 {
         self.number(&format!("readq {address:#x}"))
     }
 
     /// Stores 4 bytes.
-    pub fn writel(&mut self, address: u64, value: u32) {
+    pub(crate) fn writel(&mut self, address: u64, value: u32) {
         self.command(&format!("writel {address:#x} {value:#x}"));
     }
 
     /// Stores 8 bytes.
-    pub fn writeq(&mut self, address: u64, value: u64) {
+    pub(crate) fn writeq(&mut self, address: u64, value: u64) {
         self.command(&format!("writeq {address:#x} {value:#x}"));
     }
 
     /// Stores bytes.
-    pub fn write(&mut self, address: u64, data: &[u8]) {
+    pub(crate) fn write(&mut self, address: u64, data: &[u8]) {
         let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
         self.command(&format!("write {address:#x} {:#x} 0x{hex}", data.len()));
     }
 
     /// Loads bytes.
-    pub fn read(&mut self, address: u64, length: usize) -> Vec<u8> {
+    pub(crate) fn read(&mut self, address: u64, length: usize) -> Vec<u8> {
         let hex = self.command(&format!("read {address:#x} {length:#x}"));
         let digits = hex.trim_start_matches("0x").as_bytes();
         digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     }
 
     /// What firmware does: ECAM on, buses numbered, windows and BARs placed, decoding on.
-    pub fn firmware(&mut self) {
+    pub(crate) fn firmware(&mut self) {
         // PCIEXBAR of the q35 host bridge, through the old configuration ports.
         for (register, value) in [(0x64, 0), (0x60, ECAM as u32 | 1)] {
             self.command(&format!("outl 0xcf8 {:#x}", 0x8000_0000_u32 | register));
@@ -136,7 +136,7 @@ impl Machine {
     }
 
     /// The offset of a capability in configuration space.
-    pub fn capability(&mut self, id: u8) -> u64 {
+    pub(crate) fn capability(&mut self, id: u8) -> u64 {
         let mut at = u64::from(self.readl(CONFIG + 0x34) & 0xfc);
         while at != 0 {
             let header = self.readl(CONFIG + at);
@@ -149,7 +149,7 @@ impl Machine {
     }
 
     /// Turns MSI-X on with every vector sent to its own word of RAM, with the data 0x5000 + vector.
-    pub fn enable_msix(&mut self, vectors: u64) {
+    pub(crate) fn enable_msix(&mut self, vectors: u64) {
         let capability = self.capability(0x11);
         let table = BAR0 + u64::from(self.readl(CONFIG + capability + 4) & !7);
         for vector in 0..vectors {
@@ -163,7 +163,7 @@ impl Machine {
     }
 
     /// Waits for a vector's message and takes it away.
-    pub fn await_message(&mut self, vector: u64) {
+    pub(crate) fn await_message(&mut self, vector: u64) {
         for _ in 0..5000 {
             if self.readl(MSI_RAM + 4 * vector) == 0x5000 + vector as u32 {
                 self.writel(MSI_RAM + 4 * vector, 0);
@@ -175,7 +175,7 @@ impl Machine {
     }
 
     /// Kills QEMU as an operator would, and waits for its end.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.qemu.kill().unwrap();
         self.qemu.wait().unwrap();
     }

@@ -1,0 +1,222 @@
+//! The primary mailbox (CXL 3.1, 8.2.8.4): a command register, a payload, a doorbell.
+//!
+//! [`Mailbox`] is the protocol. [`COMMANDS`] is the table of what it can do: a line a command, each a function of its
+//! own that takes the input payload and gives an [`Answer`] or a [`ReturnCode`].
+
+pub(super) mod alert;
+mod background;
+mod events;
+mod firmware;
+pub(super) mod health;
+mod identify;
+mod logs;
+mod lsa;
+mod media_operations;
+mod partition;
+pub(super) mod poison;
+pub(super) mod return_code;
+pub(super) mod sanitize;
+pub(super) mod timestamp;
+pub(super) mod vendor;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tracing::debug;
+
+use self::return_code::ReturnCode;
+use super::{background::Job, device_state::DeviceState, layout::copy_overlap, vectors};
+
+/// Payload size as a power of two: 2 KiB.
+const PAYLOAD_SHIFT: u32 = 11;
+/// Payload size in bytes.
+pub(super) const PAYLOAD_SIZE: usize = 1 << PAYLOAD_SHIFT;
+
+/// Registers, as offsets from the mailbox's own start.
+const CAPABILITIES: u64 = 0x00;
+const CONTROL: u64 = 0x04;
+const COMMAND: u64 = 0x08;
+const STATUS: u64 = 0x10;
+const BACKGROUND_STATUS: u64 = 0x18;
+const PAYLOAD: u64 = 0x20;
+/// Bytes of the whole capability.
+pub(super) const SIZE: u64 = PAYLOAD + PAYLOAD_SIZE as u64;
+
+/// Capabilities: payload size 4:0, background interrupt capable 6, message number 10:7.
+const CAPABILITIES_VALUE: u32 = PAYLOAD_SHIFT | 1 << 6 | (vectors::MAILBOX as u32) << 7;
+/// Control: the doorbell, and the background completion interrupt.
+const DOORBELL: u32 = 1 << 0;
+const BACKGROUND_INTERRUPT: u32 = 1 << 2;
+
+/// What a command gives when it does not fail.
+pub(super) enum Answer {
+    /// It is done; this is the output payload, at most [`PAYLOAD_SIZE`] bytes.
+    Done(Vec<u8>),
+    /// It goes on in the background.
+    Background(Job),
+}
+
+/// How a command ends.
+type Outcome = Result<Answer, ReturnCode>;
+
+/// A command of the table.
+pub(super) struct Command {
+    /// Command set and command.
+    pub(super) opcode: u16,
+    /// What it does to the device, as the Command Effects Log tells it.
+    pub(super) effects: u16,
+    run: fn(&Arc<DeviceState>, &[u8]) -> Outcome,
+}
+
+/// Command effects (CXL 3.1, table 8-75).
+mod effect {
+    pub(super) const NONE: u16 = 0;
+    pub(super) const IMMEDIATE_CONFIGURATION: u16 = 1 << 1;
+    pub(super) const IMMEDIATE_DATA: u16 = 1 << 2;
+    pub(super) const IMMEDIATE_POLICY: u16 = 1 << 3;
+    pub(super) const IMMEDIATE_LOG: u16 = 1 << 4;
+    pub(super) const SECURITY_STATE: u16 = 1 << 5;
+    pub(super) const BACKGROUND: u16 = 1 << 6;
+    pub(super) const ABORTABLE: u16 = 1 << 8;
+}
+
+/// Every command, in opcode order: what the Command Effects Log lists and what the mailbox executes.
+#[rustfmt::skip]
+pub(super) const COMMANDS: &[Command] = {
+    use effect::*;
+    &[
+        Command { opcode: 0x0005, effects: NONE, run: background::request_abort },
+        Command { opcode: 0x0100, effects: NONE, run: events::get_event_records },
+        Command { opcode: 0x0101, effects: IMMEDIATE_LOG, run: events::clear_event_records },
+        Command { opcode: 0x0102, effects: NONE, run: events::get_event_interrupt_policy },
+        Command { opcode: 0x0103, effects: IMMEDIATE_POLICY, run: events::set_event_interrupt_policy },
+        Command { opcode: 0x0200, effects: NONE, run: firmware::get_fw_info },
+        Command { opcode: 0x0300, effects: NONE, run: timestamp::get_timestamp },
+        Command { opcode: 0x0301, effects: IMMEDIATE_POLICY, run: timestamp::set_timestamp },
+        Command { opcode: 0x0400, effects: NONE, run: logs::get_supported_logs },
+        Command { opcode: 0x0401, effects: NONE, run: logs::get_log },
+        Command { opcode: 0x4000, effects: NONE, run: identify::identify_memory_device },
+        Command { opcode: 0x4100, effects: NONE, run: partition::get_partition_info },
+        Command { opcode: 0x4102, effects: NONE, run: lsa::get_lsa },
+        Command { opcode: 0x4103, effects: IMMEDIATE_CONFIGURATION | IMMEDIATE_DATA, run: lsa::set_lsa },
+        Command { opcode: 0x4200, effects: NONE, run: health::get_health_info },
+        Command { opcode: 0x4201, effects: NONE, run: alert::get_alert_configuration },
+        Command { opcode: 0x4202, effects: IMMEDIATE_POLICY, run: alert::set_alert_configuration },
+        Command { opcode: 0x4300, effects: NONE, run: poison::get_poison_list },
+        Command { opcode: 0x4301, effects: IMMEDIATE_DATA, run: poison::inject_poison },
+        Command { opcode: 0x4302, effects: IMMEDIATE_DATA, run: poison::clear_poison },
+        Command { opcode: 0x4303, effects: NONE, run: poison::get_scan_media_capabilities },
+        Command { opcode: poison::SCAN_MEDIA, effects: BACKGROUND | ABORTABLE, run: poison::scan_media },
+        Command { opcode: 0x4305, effects: NONE, run: poison::get_scan_media_results },
+        Command { opcode: sanitize::SANITIZE, effects: IMMEDIATE_DATA | SECURITY_STATE | BACKGROUND, run: sanitize::sanitize },
+        Command { opcode: 0x4402, effects: IMMEDIATE_DATA | SECURITY_STATE | BACKGROUND | ABORTABLE, run: media_operations::media_operations },
+        Command { opcode: 0xc000, effects: NONE, run: vendor::get_occupancy },
+        Command { opcode: 0xc001, effects: IMMEDIATE_POLICY, run: vendor::set_watermarks },
+    ]
+};
+
+/// Whether an input payload has the length its command wants.
+fn expect_length(input: &[u8], length: usize) -> Result<(), ReturnCode> {
+    if input.len() == length { Ok(()) } else { Err(ReturnCode::InvalidPayloadLength) }
+}
+
+/// The mailbox registers.
+pub(super) struct Mailbox {
+    state: Arc<DeviceState>,
+    registers: Mutex<Registers>,
+}
+
+struct Registers {
+    command: [u8; 8],
+    status: u64,
+    payload: Box<[u8; PAYLOAD_SIZE]>,
+}
+
+impl Default for Registers {
+    fn default() -> Self {
+        Self { command: [0; 8], status: 0, payload: Box::new([0; PAYLOAD_SIZE]) }
+    }
+}
+
+impl Mailbox {
+    pub(super) fn new(state: Arc<DeviceState>) -> Self {
+        Self { state, registers: Mutex::default() }
+    }
+
+    /// Reads bytes at an offset from the mailbox's start.
+    pub(super) fn read(&self, offset: u64, data: &mut [u8]) {
+        let background = &self.state.background;
+        // The doorbell is never seen set: a command is done, or in the background, before the write that rang returns.
+        let control = if background.interrupt_enabled() { BACKGROUND_INTERRUPT } else { 0 };
+        let registers = self.registers.lock();
+        copy_overlap(CAPABILITIES, &CAPABILITIES_VALUE.to_le_bytes(), offset, data);
+        copy_overlap(CONTROL, &control.to_le_bytes(), offset, data);
+        copy_overlap(COMMAND, &registers.command, offset, data);
+        copy_overlap(STATUS, &(registers.status | u64::from(background.running())).to_le_bytes(), offset, data);
+        copy_overlap(BACKGROUND_STATUS, &background.status_register().to_le_bytes(), offset, data);
+        copy_overlap(PAYLOAD, &*registers.payload, offset, data);
+    }
+
+    /// Writes bytes at an offset from the mailbox's start. One write touches the doorbell last, wherever it lies in it.
+    pub(super) fn write(&self, offset: u64, data: &[u8]) {
+        let mut control = None;
+        let mut registers = self.registers.lock();
+        for (at, &byte) in (offset..).zip(data) {
+            match at {
+                CONTROL => control = Some(u32::from(byte)),
+                COMMAND..STATUS => registers.command[(at - COMMAND) as usize] = byte,
+                PAYLOAD..SIZE => registers.payload[(at - PAYLOAD) as usize] = byte,
+                _ => {}
+            }
+        }
+        drop(registers);
+        if let Some(control) = control {
+            self.state.background.enable_interrupt(control & BACKGROUND_INTERRUPT != 0);
+            if control & DOORBELL != 0 {
+                self.ring();
+            }
+        }
+    }
+
+    /// Registers at their reset values.
+    pub(super) fn reset(&self) {
+        *self.registers.lock() = Registers::default();
+    }
+
+    /// Executes what the registers hold and leaves the outcome there.
+    fn ring(&self) {
+        let (command, payload) = {
+            let registers = self.registers.lock();
+            (u64::from_le_bytes(registers.command), registers.payload.clone())
+        };
+        // Opcode 15:0, payload length 36:16.
+        let (opcode, length) = (command as u16, (command >> 16) as usize & 0x1f_ffff);
+        let outcome = match payload.get(..length) {
+            Some(input) => self.execute(opcode, input),
+            None => Err(ReturnCode::InvalidPayloadLength),
+        };
+        let (code, output) = match outcome {
+            Ok(Answer::Done(output)) => (ReturnCode::Success, output),
+            Ok(Answer::Background(job)) => match self.state.background.start(opcode, job) {
+                Ok(()) => (ReturnCode::BackgroundStarted, Vec::new()),
+                Err(code) => (code, Vec::new()),
+            },
+            Err(code) => (code, Vec::new()),
+        };
+        debug!(opcode = format_args!("{opcode:#06x}"), length, ?code, "mailbox command");
+        let mut registers = self.registers.lock();
+        let length = output.len().min(PAYLOAD_SIZE);
+        registers.payload[..length].copy_from_slice(&output[..length]);
+        registers.command = (u64::from(opcode) | (length as u64) << 16).to_le_bytes();
+        registers.status = u64::from(code as u16) << 32;
+    }
+
+    fn execute(&self, opcode: u16, input: &[u8]) -> Outcome {
+        let found = COMMANDS.binary_search_by_key(&opcode, |command| command.opcode);
+        let command = found.map(|index| &COMMANDS[index]).map_err(|_| ReturnCode::Unsupported)?;
+        if command.effects & effect::BACKGROUND != 0 && self.state.background.running() {
+            return Err(ReturnCode::Busy);
+        }
+        (command.run)(&self.state, input)
+    }
+}
