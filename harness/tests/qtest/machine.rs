@@ -51,6 +51,7 @@ impl Machine {
         let device =
             serde_json::json!({"driver": "vfio-user-pci", "bus": "rp0", "socket": {"type": "unix", "path": device}});
         qemu.arg("-device").arg(device.to_string()).arg("-qtest").arg(format!("unix:{}", socket.display()));
+        qemu.args(["-qtest-log", "/dev/null"]);
         qemu.stdin(Stdio::null()).stdout(Stdio::null());
         // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
         unsafe {
