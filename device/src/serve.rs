@@ -6,7 +6,11 @@
 use std::{io::Write, os::fd::BorrowedFd, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    mount::{MountPropagationFlags, mount_change},
+    thread::{UnshareFlags, unshare_unsafe},
+};
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ERR_IRQ_INDEX,
     VFIO_PCI_MSIX_IRQ_INDEX,
@@ -166,6 +170,7 @@ impl WatermarkInjector for Board {
 /// Builds the device that the arguments describe and serves it until SIGTERM or SIGINT.
 pub fn run(args: &ServeArgs) -> Result<()> {
     check(args)?;
+    keep_mounts_private();
     let stop = Stop::new().context("cannot make an event to stop by")?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         let stop = stop.clone();
@@ -225,6 +230,17 @@ pub fn run(args: &ServeArgs) -> Result<()> {
             _ => served,
         }
     })
+}
+
+/// Gives this process a mount namespace of its own, where it may: the window's mount then goes with the process, however
+/// that ends. Without the right to, a server that is killed leaves a dead mount, which the next one removes.
+fn keep_mounts_private() {
+    // SAFETY: only the mount namespace is unshared, no file descriptors; and no other thread runs yet.
+    let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNS) };
+    let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    if let Err(error) = unshared.and_then(|()| mount_change("/", private)) {
+        tracing::debug!(%error, "no mount namespace");
+    }
 }
 
 /// Refuses what no device could be.

@@ -57,6 +57,7 @@ pub struct Device {
     child: Child,
     socket: PathBuf,
     control: PathBuf,
+    killed: bool,
 }
 
 impl Device {
@@ -79,7 +80,7 @@ impl Device {
         let stdout = child.stdout.take().context("the device has no output")?;
         let mut ready = String::new();
         let read = BufReader::new(stdout).read_line(&mut ready);
-        let device = Self { child, socket, control };
+        let device = Self { child, socket, control, killed: false };
         if read.unwrap_or(0) == 0 {
             let said = std::fs::read_to_string(log).unwrap_or_default();
             bail!("the device did not start: {}", said.lines().last().unwrap_or("it said nothing"));
@@ -142,11 +143,17 @@ impl Device {
         Ok(kib * 1024)
     }
 
-    /// Kills the device without warning.
+    /// Kills the device without warning, and waits for its end.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
-        self.child.wait()?;
+        self.killed = true;
+        self.wait(LIMIT)?.context("the device is killed and does not end")?;
         Ok(())
+    }
+
+    /// Whether the story killed it.
+    pub(super) fn killed(&self) -> bool {
+        self.killed
     }
 
     /// Asks the device to stop and waits; an exit code other than 0 is an error.
@@ -194,6 +201,8 @@ impl Drop for Device {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
+    /// Whether a QEMU is connected.
+    pub client_connected: bool,
     /// HDM promised.
     pub capacity: u64,
     /// Media that exists.

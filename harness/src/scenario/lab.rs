@@ -1,10 +1,16 @@
 //! The lab a story is told on: a guest on a device, and a place for what is found out.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use cxl_cram_device::size::parse_bytes;
 use indicatif::ProgressBar;
+use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -34,6 +40,8 @@ pub struct Lab {
     pub machine: Machine,
     /// The device.
     pub device: Device,
+    config: MachineConfig,
+    launch: Launch,
     facts: Facts,
     figures: Vec<Figure>,
     step: String,
@@ -72,26 +80,26 @@ impl Lab {
         if scenario.machine.corpus {
             machine.drives = vec![Drive { image: provisioned.corpus.clone(), writable: false }];
         }
-        let launched = launch(
-            &machine,
-            &Launch {
-                kernel: provisioned.kernel.image.clone(),
-                initramfs: Initramfs {
-                    agent: provisioned.guest_program.clone(),
-                    modules: provisioned.kernel.modules.clone(),
-                    tools: vec![provisioned.guest_tools.clone()],
-                    tables: Vec::new(),
-                },
-                append: String::new(),
-                expected: Vec::new(),
-                artifacts: artifacts.to_owned(),
-                ready_limit: BOOT_LIMIT,
+        let boot = Launch {
+            kernel: provisioned.kernel.image.clone(),
+            initramfs: Initramfs {
+                agent: provisioned.guest_program.clone(),
+                modules: provisioned.kernel.modules.clone(),
+                tools: vec![provisioned.guest_tools.clone()],
+                tables: Vec::new(),
             },
-        )?;
+            append: String::new(),
+            expected: Vec::new(),
+            artifacts: artifacts.to_owned(),
+            ready_limit: BOOT_LIMIT,
+        };
+        let launched = launch(&machine, &boot)?;
         Ok(Self {
             guest: launched.guest,
             machine: launched.machine,
             device,
+            config: machine,
+            launch: boot,
             facts: Facts::default(),
             figures: Vec::new(),
             step: String::new(),
@@ -191,6 +199,30 @@ impl Lab {
         Ok(list)
     }
 
+    /// Waits until something holds on the host; `what` is for the error.
+    pub fn wait(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let end = Instant::now() + LIMIT;
+        while !holds(self)? {
+            ensure!(Instant::now() < end, "waited {LIMIT:?} for {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Kills QEMU, as an operator or the OOM killer would, and waits for its end.
+    pub fn kill_qemu(&mut self) -> Result<()> {
+        self.machine.process().signal(Signal::KILL)?;
+        self.machine.health().wait_exit(LIMIT).context("QEMU is killed and does not end")?;
+        Ok(())
+    }
+
+    /// Boots another machine, the same as the one before, on the same device.
+    pub fn boot_again(&mut self) -> Result<()> {
+        let launched = launch(&self.config, &self.launch)?;
+        (self.guest, self.machine) = (launched.guest, launched.machine);
+        Ok(())
+    }
+
     /// Interrupts that the guest has counted on these MSI-X vectors of the device.
     pub fn interrupts(&self, vectors: &[u16]) -> Result<Vec<u64>> {
         let text = self.guest.read_text("/proc/interrupts")?;
@@ -212,7 +244,7 @@ impl Lab {
         self.progress.set_message("taking down");
         let troubles = self.machine.troubles();
         self.machine.shut_down(BOOT_LIMIT);
-        let stopped = self.device.stop();
+        let stopped = if self.device.killed() { Ok(()) } else { self.device.stop() };
         let verdict = told.and_then(|()| match troubles.first() {
             Some(trouble) => Err(anyhow!("the guest kernel complained: {}", trouble.line)),
             None => stopped,
