@@ -115,7 +115,7 @@ impl Slab {
     /// population only fluctuates seldom has to move anything.
     fn allowance(&self) -> usize {
         let live = self.owners.len() - self.holes.len();
-        (live.isqrt() / 3).min(16)
+        (live.isqrt() * 2 / 5).min(16)
     }
 
     /// Whether compaction would free a frame.
