@@ -154,3 +154,96 @@ pub(super) fn fill_word(block: &Block) -> Option<u64> {
     let (word, _) = block.split_first_chunk()?;
     (block[8..] == block[..BLOCK_SIZE - 8]).then(|| u64::from_ne_bytes(*word))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_codec_reads_its_own_name() {
+        for codec in [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(-5), Codec::Zstd(22)] {
+            assert_eq!(codec.to_string().parse(), Ok(codec));
+        }
+        assert_eq!("zstd".parse(), Ok(Codec::Zstd(1)));
+    }
+
+    #[test]
+    fn a_name_that_is_no_codec_is_refused_with_what_would_do() {
+        for name in ["", "lzo", "LZ4", "lz4:1", "zstd1", "zst:1"] {
+            let error = name.parse::<Codec>().unwrap_err();
+            assert_eq!(error.to_string(), format!("unknown codec '{name}': use lz4, zstd or zstd:LEVEL"));
+        }
+        for level in ["", "23", "-131073", "1.5", "fast", "99999999999"] {
+            let error = format!("zstd:{level}").parse::<Codec>().unwrap_err();
+            assert!(error.to_string().ends_with("use a whole number from -131072 to 22"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_zstd_payload_has_no_magic_number_and_no_length() {
+        with(|engine| {
+            let mut block = [7; BLOCK_SIZE];
+            block[0] = 1;
+            let (form, payload) = engine.pack(Codec::Zstd(1), &block);
+            assert_eq!(form, Form::Zstd);
+            // Frame header descriptor: no content size, no checksum, no dictionary id.
+            assert_eq!(payload[0], 0);
+        });
+    }
+
+    #[test]
+    fn a_thread_may_change_the_level_at_every_block() {
+        with(|engine| {
+            let block: Block = std::array::from_fn(|at| (at / 16 % 250) as u8);
+            for codec in [Codec::Zstd(1), Codec::Zstd(19), Codec::Lz4, Codec::Zstd(-7), Codec::Zstd(1)] {
+                let (form, payload) = engine.pack(codec, &block);
+                let len = payload.len();
+                assert!(len < BLOCK_SIZE / 2);
+                let mut out = [0; BLOCK_SIZE];
+                engine.unpack(form, len, &mut out).unwrap();
+                assert!(out == block, "{codec}");
+            }
+        });
+    }
+
+    proptest! {
+        /// A damaged payload is an error or some other block, never a panic.
+        #[test]
+        fn a_damaged_payload_does_no_harm(
+            codec in prop_oneof![Just(Codec::Lz4), Just(Codec::Zstd(3))],
+            runs in prop::collection::vec((any::<u8>(), 1..64_usize), 1..200),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+            whole in any::<bool>(),
+        ) {
+            let mut bytes = runs.iter().flat_map(|(byte, len)| std::iter::repeat_n(*byte, *len)).cycle();
+            let block: Block = std::array::from_fn(|_| bytes.next().unwrap_or(0));
+            with(|engine| {
+                let (form, payload) = engine.pack(codec, &block);
+                let mut len = payload.len();
+                for (at, value) in &damage {
+                    engine.payload(len)[at.index(len)] = *value;
+                }
+                if !whole {
+                    len = cut.index(len) + 1;
+                }
+                let mut out = [0; BLOCK_SIZE];
+                let _ = engine.unpack(form, len, &mut out);
+            });
+        }
+
+        /// Nor does noise.
+        #[test]
+        fn noise_is_no_payload(
+            form in prop_oneof![Just(Form::Lz4), Just(Form::Zstd), Just(Form::Raw)],
+            noise in prop::collection::vec(any::<u8>(), 1..BLOCK_SIZE),
+        ) {
+            with(|engine| {
+                engine.payload(noise.len()).copy_from_slice(&noise);
+                let _ = engine.unpack(form, noise.len(), &mut [0; BLOCK_SIZE]);
+            });
+        }
+    }
+}

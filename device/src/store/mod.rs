@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use arena::Arena;
+use arena::{Arena, Span};
 pub use codec::CodecError;
 use entry::{Entry, Form, Stored};
 use map::{BlockMap, Leaf};
@@ -331,19 +331,18 @@ impl Store {
     fn put(&self, block: u64, form: Form, payload: &[u8]) -> Result<(), StoreError> {
         let class = Class::of(payload.len());
         let mut leaf = self.map.lock(block);
-        let (slot, loose) = match leaf.get(block) {
+        let (place, loose) = match leaf.get(block) {
             Entry::Stored(old) if Class::of(old.len) == class => {
                 // The old slot will do. It stays live while the leaf is locked.
                 self.count_out(old);
-                (Some(old.slot), None)
+                (self.slab(class).lock().span(old.slot).map(|at| (old.slot, at)), None)
             }
             _ => {
                 let loose = self.clear(&mut leaf, block);
                 (self.alloc(class, block, &leaf), loose)
             }
         };
-        let at = slot.and_then(|slot| Some((slot, self.slab(class).lock().span(slot)?)));
-        let Some((slot, at)) = at else {
+        let Some((slot, at)) = place else {
             return Err(StoreError::Full { block, needed: payload.len() });
         };
         // SAFETY: the slot is live and of the payload's class, and the leaf of its block is locked.
@@ -377,11 +376,11 @@ impl Store {
     }
 
     /// A slot for a block whose leaf is locked. If no frame is free, squeezes the slabs until one is.
-    fn alloc(&self, class: Class, block: u64, leaf: &Leaf<'_>) -> Option<u32> {
+    fn alloc(&self, class: Class, block: u64, leaf: &Leaf<'_>) -> Option<(u32, Span)> {
         for _ in 0..RECLAIM_ROUNDS {
-            let slot = self.slab(class).lock().alloc(block as u32, &self.arena, &self.counts.slab_metadata);
-            if slot.is_some() {
-                return slot;
+            let place = self.slab(class).lock().alloc(block as u32, &self.arena, &self.counts.slab_metadata);
+            if place.is_some() {
+                return place;
             }
             match self.reclaim(leaf) {
                 Step::Moved => {}

@@ -65,21 +65,26 @@ impl Slab {
     }
 
     /// Takes a slot for a block: a hole, or a new one at the end. None if that needs a frame and there is none.
-    pub(super) fn alloc(&mut self, block: u32, arena: &Arena, metadata: &AtomicU64) -> Option<u32> {
-        if let Some(slot) = self.holes.pop() {
-            self.owners[slot as usize] = block;
-            return Some(slot);
-        }
-        let before = self.metadata();
-        if (self.owners.len() + 1) * self.slot_size > self.frames.len() * FRAME {
-            let frame = arena.take()?;
-            grow(&mut self.frames);
-            self.frames.push(frame);
-        }
-        grow(&mut self.owners);
-        self.owners.push(block);
-        count::change(metadata, before, self.metadata());
-        Some(self.owners.len() as u32 - 1)
+    pub(super) fn alloc(&mut self, block: u32, arena: &Arena, metadata: &AtomicU64) -> Option<(u32, Span)> {
+        let slot = match self.holes.pop() {
+            Some(slot) => {
+                self.owners[slot as usize] = block;
+                slot
+            }
+            None => {
+                let before = self.metadata();
+                if (self.owners.len() + 1) * self.slot_size > self.frames.len() * FRAME {
+                    let frame = arena.take()?;
+                    grow(&mut self.frames);
+                    self.frames.push(frame);
+                }
+                grow(&mut self.owners);
+                self.owners.push(block);
+                count::change(metadata, before, self.metadata());
+                self.owners.len() as u32 - 1
+            }
+        };
+        Some((slot, self.span(slot)?))
     }
 
     /// Frees a live slot.
@@ -111,8 +116,9 @@ impl Slab {
         self.holes.len() > self.allowance()
     }
 
-    /// Holes that are let be. Few enough to cost under one percent of a large slab, many enough that a slab whose
-    /// population only fluctuates seldom has to move anything.
+    /// Holes that are let be. A slab whose population only fluctuates walks between none and this many, and moves a
+    /// slot each time it runs into the upper end: more holes, fewer moves. Both are least, summed over all slabs, when
+    /// the number grows with the square root of the traffic; the factor and the cap are measured (docs/store.md).
     fn allowance(&self) -> usize {
         let live = self.owners.len() - self.holes.len();
         (live.isqrt() * 2 / 5).min(16)
