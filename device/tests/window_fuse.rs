@@ -69,6 +69,7 @@ fn residency_never_exceeds_the_bound_by_more_than_the_reads_under_way() {
     assert!(resident.evicted > 0);
     assert!(resident.bytes <= resident.bound, "{resident:?}");
     assert_eq!(setup.window.overruns(), 0);
+    assert!(most > resident.bound / PAGE / 2, "only {most} pages were ever seen: the sampler saw nothing");
     // Four sweepers, each with one read and one read-ahead of 32 pages under way.
     assert!(most <= resident.bound / PAGE + 4 * 2 * 32, "{most} pages of {resident:?}");
 }
