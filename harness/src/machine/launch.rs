@@ -28,7 +28,7 @@ pub enum LaunchError {
         source: io::Error,
     },
     /// The firmware-only boot failed.
-    #[error("the firmware-only boot failed: {0}")]
+    #[error("the firmware-only boot failed")]
     Learn(#[from] LearnError),
     /// There is no initramfs.
     #[error(transparent)]

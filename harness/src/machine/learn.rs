@@ -51,7 +51,7 @@ pub enum LearnError {
         missing: AcpiError,
     },
     /// A table of the firmware's is no CEDT.
-    #[error("see what the firmware made: {0}")]
+    #[error("see what the firmware made")]
     Acpi(#[from] AcpiError),
     /// A device has no window.
     #[error(

@@ -28,15 +28,15 @@ pub enum QmpError {
         report: Box<Report>,
     },
     /// The connection broke or took too long.
-    #[error("see why QEMU's monitor does not answer: {source}\n{report}")]
+    #[error("see why QEMU's monitor does not answer: {error}\n{report}")]
     Broken {
-        /// Why.
-        source: io::Error,
+        /// Why. Told in the message, before the report.
+        error: io::Error,
         /// What the machine has to say.
         report: Box<Report>,
     },
     /// QEMU said no.
-    #[error("QEMU refuses {command}: {source}")]
+    #[error("QEMU refuses {command}")]
     Refused {
         /// The command.
         command: &'static str,
@@ -58,7 +58,7 @@ impl Monitor {
     /// QEMU does not listen within the limit, ends, or does not speak QMP.
     pub fn connect(socket: &Path, health: &Health, limit: Duration) -> Result<Self, QmpError> {
         let stream = connect(socket, health, limit)?;
-        let broken = |source| QmpError::Broken { source, report: Box::new(health.post_mortem()) };
+        let broken = |error| QmpError::Broken { error, report: Box::new(health.post_mortem()) };
         stream.set_read_timeout(Some(COMMAND_LIMIT)).map_err(broken)?;
         stream.set_write_timeout(Some(COMMAND_LIMIT)).map_err(broken)?;
         let mut reader = BufReader::new(stream.try_clone().map_err(broken)?);
@@ -80,7 +80,7 @@ impl Monitor {
     pub fn execute<C: Command>(&mut self, command: &C) -> Result<C::Ok, QmpError> {
         self.qmp.execute(command).map_err(|error| match error {
             ExecuteError::Qapi(source) => QmpError::Refused { command: C::NAME, source },
-            ExecuteError::Io(source) => QmpError::Broken { source, report: Box::new(self.health.post_mortem()) },
+            ExecuteError::Io(error) => QmpError::Broken { error, report: Box::new(self.health.post_mortem()) },
         })
     }
 }
