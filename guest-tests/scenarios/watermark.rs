@@ -5,7 +5,7 @@ use cxl_cram_harness::scenario::prelude::*;
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     name: "watermark",
-    story: "compressible, then incompressible data until the low crossing; freed until the high crossing",
+    story: "noise until the low crossing; overwritten, or freed and zeroed by media operation, until the high crossing",
     device: DeviceShape { physical: "96M", ..DeviceShape::DEFAULT },
     machine: MachineShape::DEFAULT,
     limit: Duration::from_secs(120),
@@ -34,12 +34,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("data that does not compress, until the low crossing");
     let hard = memory.map_on(1, 96 * MIB, LIMIT)?;
-    let mut written = 0;
-    while !lab.device.status()?.blocked {
-        ensure!(written < 96 * MIB, "96 MiB of noise did not fill 96 MiB of media");
-        memory.fill(hard.pages(written / 4096, MIB / 4096), &NOISE, LIMIT)?;
-        written += MIB;
-    }
+    let written = noise_until_blocked(lab, &mut memory, &hard)?;
     let status = lab.device.status()?;
     lab.figure("noise until the low crossing", format_bytes(written));
     lab.figure("free media then", format_bytes(status.physical - status.used));
@@ -51,8 +46,57 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("blocked after making room", lab.device.status()?.blocked);
     lab.fact("high crossing in the guest's trace", lab.event(&mut trace, "cxl_memory_module", RECORD)?);
 
+    lab.step("noise again, then freed: the device cannot know, and is told by media operation Zero");
+    let written = noise_until_blocked(lab, &mut memory, &hard)?;
+    lab.event(&mut trace, "cxl_memory_module", RECORD)?;
+    let frames = memory.physical(&hard, 0, written / 4096)?;
+    memory.free(hard)?;
+    lab.fact("blocked after the guest freed it", lab.device.status()?.blocked);
+    zero(lab, &frames)?;
+    lab.fact("high crossing after Zero", lab.event(&mut trace, "cxl_memory_module", RECORD)?);
+    lab.fact("blocked after Zero", lab.device.status()?.blocked);
+
+    // Two low crossings, told by the warning log; two high ones, by the information log.
+    lab.fact("interrupts of vectors 3 and 2", lab.interrupts(&[3, 2])?);
+
     lab.step("nothing of the compressible data was touched");
     let verdict = memory.verify(soft.all(), &SOFT, LIMIT)?;
     lab.fact("compressible pages wrong", verdict.pages_wrong + verdict.pages_poisoned);
+    Ok(())
+}
+
+/// Fills a mapping with noise from its start until the device blocks; returns the bytes written.
+fn noise_until_blocked(lab: &Lab, memory: &mut Memory, hard: &Mapping) -> Result<u64> {
+    let mut written = 0;
+    while !lab.device.status()?.blocked {
+        ensure!(written < hard.bytes, "{} of noise did not fill the media", format_bytes(written));
+        memory.fill(hard.pages(written / 4096, MIB / 4096), &NOISE, LIMIT)?;
+        written += MIB;
+    }
+    Ok(written)
+}
+
+/// Media operation Zero (4402h, class 1, subclass 1) of pages at these guest physical addresses.
+fn zero(lab: &Lab, frames: &[Option<u64>]) -> Result<()> {
+    let region = lab.guest.read_text("/sys/bus/cxl/devices/region0/resource")?;
+    let base = u64::from_str_radix(region.trim().trim_start_matches("0x"), 16)?;
+    let mut dpas: Vec<u64> = frames.iter().flatten().map(|frame| frame - base).collect();
+    dpas.sort_unstable();
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for dpa in dpas {
+        match ranges.last_mut() {
+            Some((start, length)) if *start + *length == dpa => *length += 4096,
+            _ => ranges.push((dpa, 4096)),
+        }
+    }
+    // As many as fit in the mailbox's payload of 2 KiB.
+    for ranges in ranges.chunks(100) {
+        let mut payload = vec![1, 1, 0, 0];
+        payload.extend((ranges.len() as u32).to_le_bytes());
+        payload.extend(ranges.iter().flat_map(|(dpa, length)| [dpa.to_le_bytes(), length.to_le_bytes()].concat()));
+        let payload: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        let code = lab.mailbox(0x4402, &payload)?;
+        ensure!(code <= 1, "media operation Zero returned {code:#x}");
+    }
     Ok(())
 }

@@ -76,6 +76,7 @@ pub fn obstacle() -> Option<String> {
 pub mod prelude {
     pub use std::time::Duration;
 
+    pub use crate::guest::memory::{Mapping, Memory};
     pub use anyhow::{Context, Result, bail, ensure};
     pub use cxl_cram_device::size::format_bytes;
     pub use cxl_cram_guest::pattern::Pattern;
