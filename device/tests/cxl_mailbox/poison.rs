@@ -81,7 +81,7 @@ fn addresses_must_be_lines_inside_the_capacity() {
         (LINE - 1, INVALID_INPUT),
         (CAPACITY - 1, INVALID_INPUT),
         (CAPACITY, INVALID_PHYSICAL_ADDRESS),
-        (u64::MAX & !63, INVALID_PHYSICAL_ADDRESS),
+        (!63, INVALID_PHYSICAL_ADDRESS),
         (u64::MAX, INVALID_PHYSICAL_ADDRESS),
     ] {
         assert_eq!(inject(&device, dpa), code, "{dpa:#x}");
