@@ -221,8 +221,12 @@ impl Shared {
 
     /// The completion interrupt.
     fn complete(&self) {
-        if self.interrupt_enabled.load(Ordering::Acquire) && !self.msix.raise(vectors::MAILBOX) {
+        if self.interrupt_enabled.load(Ordering::Acquire) {
+            // Undelivered first: a vector armed between the two lines says it once too often, not never.
             self.undelivered.store(true, Ordering::Release);
+            if self.msix.raise(vectors::MAILBOX) {
+                self.undelivered.store(false, Ordering::Release);
+            }
         }
     }
 }

@@ -99,6 +99,7 @@ impl DeviceRegisters {
     pub(super) fn reset(&self) {
         self.state.reset();
         self.mailbox.reset();
+        *self.occupancy.lock() = [0; vendor::OCCUPANCY_SIZE];
     }
 
     /// Somebody listens to this vector now.

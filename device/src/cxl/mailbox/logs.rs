@@ -23,7 +23,7 @@ const LOGS: [SupportedLog; 2] = [
     SupportedLog { uuid: uuid::uuid!("b3fab4cf-01b6-4332-943e-5e9962f23567").into_bytes(), read: component_state_dump },
 ];
 
-/// What the Component State Dump's data is: the component's CXL.cache and CXL.mem registers, as they read.
+/// What the Component State Dump's data is: the HDM decoder structure of the component registers, as it reads.
 const DUMP_FORMAT: [u8; 16] = uuid::uuid!("5a6d8c1e-3f0b-4d52-9d0e-61c7a4f2b9d8").into_bytes();
 /// Bytes before the data of the Component State Dump.
 const DUMP_HEADER: usize = 0x40;

@@ -171,8 +171,12 @@ impl Mailbox {
         }
         drop(registers);
         if let Some(control) = control {
-            self.state.background.enable_interrupt(control & BACKGROUND_INTERRUPT != 0);
-            if control & DOORBELL != 0 {
+            let (ring, interrupt) = (control & DOORBELL != 0, control & BACKGROUND_INTERRUPT != 0);
+            // A ring does not disable the interrupt: Linux enables it once and then writes the doorbell alone.
+            if interrupt || !ring {
+                self.state.background.enable_interrupt(interrupt);
+            }
+            if ring {
                 self.ring();
             }
         }
