@@ -59,7 +59,7 @@ fn the_effects_log_tells_which_commands_go_on_in_the_background() {
 
 #[test]
 fn a_payload_too_short_or_too_long_is_an_invalid_payload_length() {
-    let lengths: [(u16, usize); 26] = [
+    let lengths: [(u16, usize); 27] = [
         (0x0005, 0),
         (0x0100, 1),
         (0x0101, 6),
@@ -83,6 +83,7 @@ fn a_payload_too_short_or_too_long_is_an_invalid_payload_length() {
         (0x4305, 0),
         (0x4400, 0),
         (0x4402, 12),
+        (0x4500, 0),
         (0xc000, 0),
         (0xc001, 16),
         // Four logs, or five with dynamic capacity.

@@ -1,8 +1,12 @@
 //! Poison: injected, listed, cleared, scanned for; and what the device lost by itself.
 
+use std::{ops::Range, os::fd::BorrowedFd, sync::Arc};
+
+use cxl_cram_device::hdm::{Resident, Window, media::Media};
+
 use crate::driver::{
     BACKGROUND_STARTED, CAPACITY, Device, GIB, INJECT_POISON_LIMIT_REACHED, INVALID_INPUT, INVALID_PHYSICAL_ADDRESS,
-    LINE, PAGE, SUCCESS, UNSUPPORTED, u16_at, u32_at, u64_at, words,
+    LINE, PAGE, SUCCESS, UNSUPPORTED, noise, u16_at, u32_at, u64_at, words,
 };
 
 const SCAN_MEDIA: u16 = 0x4304;
@@ -163,6 +167,36 @@ fn a_scan_finds_what_is_poisoned_and_its_results_are_fetched_once() {
     let found = [records(&first, 0x12), records(&second, 0x12)].concat();
     assert_eq!(found, list(&device));
     assert_eq!(device.code(0x4305, &[]), UNSUPPORTED, "all is fetched");
+}
+
+/// A window that holds dirty blocks until it is flushed.
+struct Dirty(Arc<Media>, Range<u64>);
+
+impl Window for Dirty {
+    fn mmap_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn read(&self, _dpa: u64, _data: &mut [u8]) {}
+    fn write(&self, _dpa: u64, _data: &[u8]) {}
+    fn flush(&self) {
+        self.1.clone().for_each(|block| self.0.store(block, &noise(block)));
+    }
+    fn invalidate(&self, _dpa: Range<u64>) {}
+    fn resident(&self) -> Resident {
+        Resident::default()
+    }
+}
+
+#[test]
+fn a_scan_finds_the_block_that_the_window_still_held_and_that_does_not_fit() {
+    let device = Device::with_physical(16 * PAGE);
+    let window: Arc<dyn Window> = Arc::new(Dirty(Arc::clone(&device.media), 0..17));
+    device.media.set_window(Arc::clone(&window));
+    assert_eq!(list(&device), [], "the medium knows of nothing yet");
+    let everything = [&words(&[0, CAPACITY / LINE])[..], &[0]].concat();
+    assert_eq!(device.code(SCAN_MEDIA, &everything), BACKGROUND_STARTED);
+    assert_eq!(device.wait_background(SCAN_MEDIA), SUCCESS);
+    assert_eq!(records(&device.output(0x4305, &[]), 0x12), [(16 * PAGE, 64, INTERNAL)]);
 }
 
 #[test]

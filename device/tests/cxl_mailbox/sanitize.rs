@@ -37,6 +37,12 @@ fn sanitize_leaves_no_data_no_media_and_no_poison() {
 }
 
 #[test]
+fn linux_finds_security_disabled_before_it_sanitizes() {
+    // No passphrase, not locked, not frozen: cxl_mem_sanitize() goes on only then.
+    assert_eq!(Device::new().output(0x4500, &[]), [0; 4]);
+}
+
+#[test]
 fn the_media_is_disabled_while_sanitize_runs() {
     let device = Device::new();
     let held = device.hold_background();

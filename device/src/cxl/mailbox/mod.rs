@@ -16,6 +16,7 @@ mod partition;
 pub(super) mod poison;
 pub(super) mod return_code;
 pub(super) mod sanitize;
+mod security;
 pub(super) mod timestamp;
 pub(super) mod vendor;
 
@@ -110,6 +111,7 @@ pub(super) const COMMANDS: &[Command] = {
         Command { opcode: 0x4305, effects: NONE, run: poison::get_scan_media_results },
         Command { opcode: sanitize::SANITIZE, effects: IMMEDIATE_DATA | SECURITY_STATE | BACKGROUND, run: sanitize::sanitize },
         Command { opcode: 0x4402, effects: IMMEDIATE_DATA | SECURITY_STATE | BACKGROUND | ABORTABLE, run: media_operations::media_operations },
+        Command { opcode: 0x4500, effects: NONE, run: security::get_security_state },
         Command { opcode: 0xc000, effects: NONE, run: vendor::get_occupancy },
         Command { opcode: 0xc001, effects: IMMEDIATE_POLICY, run: vendor::set_watermarks },
     ]

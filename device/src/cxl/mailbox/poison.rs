@@ -157,6 +157,8 @@ pub(super) fn get_scan_media_capabilities(device: &Arc<DeviceState>, input: &[u8
 }
 
 /// 4304h Scan Media, in the background. Input: address (8), length (8), flags (1). Results by 4305h.
+///
+/// What the window holds goes to the medium first: a block that does not fit is found by the scan, not after it.
 pub(super) fn scan_media(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 17)?;
     if device.media_is_disabled() {
@@ -165,6 +167,7 @@ pub(super) fn scan_media(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     let asked = range(device, input)?;
     let device = Arc::clone(device);
     Ok(Answer::Background(Job::abortable(move |progress| {
+        device.media.occupancy();
         let mut results = ScanResults { ended: true, records: Vec::new(), rest: asked.clone() };
         while !results.rest.is_empty() && results.records.len() < SCAN_RECORDS && !progress.aborted() {
             let step = results.rest.start..results.rest.end.min(results.rest.start.saturating_add(SCAN_STEP));
