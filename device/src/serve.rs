@@ -130,8 +130,10 @@ impl Backend for Board {
 
     /// A new client is a machine that was switched on: volatile memory is empty, registers are at reset.
     fn client_connected(&self) {
+        // The reset stops what is under way in the background before the medium is cleared under it.
         self.function.reset();
         self.media.clear();
+        self.function.power_on();
     }
 
     /// Registers fall back at once: an MSI-X enable bit left set would keep the next client from setting it. What the

@@ -95,11 +95,17 @@ impl DeviceRegisters {
         }
     }
 
-    /// Registers, logs and clock at their reset values; a background operation is stopped. The medium is left alone.
+    /// Registers and clock at their reset values; a background operation is stopped. Medium and logs are left alone.
     pub(super) fn reset(&self) {
         self.state.reset();
         self.mailbox.reset();
         *self.occupancy.lock() = [0; vendor::OCCUPANCY_SIZE];
+    }
+
+    /// Power-on, after the medium was cleared: as a reset, and the logs are empty.
+    pub(super) fn power_on(&self) {
+        self.reset();
+        self.state.power_on();
     }
 
     /// Somebody listens to this vector now.

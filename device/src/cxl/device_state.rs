@@ -103,16 +103,21 @@ impl DeviceState {
         }
     }
 
-    /// Conventional reset.
+    /// Conventional reset. What the logs hold stays to be read, and media that Sanitize left half wiped stays disabled.
     pub(super) fn reset(&self) {
         self.background.reset();
-        self.logs.forget();
         self.logs.set_interrupt_policy(Default::default());
         self.timestamp.reset();
-        self.watermarks.forget();
         *self.alerts.lock() = AlertConfig::default();
         *self.poison_list.lock() = ListCursor::default();
         *self.scan.lock() = ScanResults::default();
+    }
+
+    /// Power-on, after the medium was cleared.
+    pub(super) fn power_on(&self) {
+        self.reset();
+        self.logs.forget();
+        self.watermarks.forget();
         self.media_disabled.store(false, Ordering::Release);
     }
 

@@ -140,12 +140,18 @@ impl Type3 {
         });
     }
 
-    /// Conventional reset: registers back to their reset values. The medium keeps its contents.
+    /// Conventional reset: registers back to their reset values. The medium keeps its contents, the logs their records.
     pub fn reset(&self) {
         self.config_space.reset();
         self.component.reset();
         self.device.reset();
         self.msix_table.reset();
+    }
+
+    /// The power comes on. The medium must have been cleared before.
+    pub fn power_on(&self) {
+        self.reset();
+        self.device.power_on();
     }
 
     /// Function-level reset: like [`Self::reset`], but CXL.mem goes on. HDM decoders, the CXL device DVSEC and their

@@ -219,8 +219,18 @@ fn a_scan_with_no_room_for_its_results_says_where_to_go_on() {
     for n in 0..5000 {
         device.media.store(1000 + 2 * n, &crate::driver::noise(n));
     }
-    let all = list(&device);
+    let line = |bytes: u64| bytes / LINE;
+    let all = device.media.poison_list(0..CAPACITY);
+    let all: Vec<_> = all.iter().map(|record| (record.dpa, line(record.length) as u32, record.source as u64)).collect();
     assert!(all.len() >= 4900, "{}", all.len());
+    // The list is shorter than what there is, says so, and begins anew each time it is read.
+    for _ in 0..2 {
+        assert_eq!(list(&device), all[..1024]);
+    }
+    let everything = words(&[0, line(CAPACITY)]);
+    let flags: Vec<_> = std::iter::repeat_with(|| device.output(0x4300, &everything)[0]).take(9).collect();
+    assert_eq!(flags[..8], [3; 8], "more, and overflowed");
+    assert_eq!(flags[8], 2, "no more, and overflowed");
     let (mut start, mut found) = (0, Vec::new());
     while start < CAPACITY {
         device.run(SCAN_MEDIA, &[&words(&[start, (CAPACITY - start) / LINE])[..], &[0]].concat());

@@ -144,8 +144,18 @@ fn a_reset_puts_every_mailbox_register_back() {
     device.output(0x4000, &[]);
     device.type3.reset();
     assert_eq!(device.read::<0x900>(mailbox).to_vec(), fresh);
-    assert_eq!(device.read64(device.capability(DEVICE_STATUS)), 0, "no event is waiting");
     assert_eq!(device.output(0x0102, &[]), [0x20, 0x30, 0x40, 0x50]);
-    assert_eq!(u16_at(&device.output(0x0100, &[0]), 0x14), 0);
     assert_eq!(device.media.poison_list(0..CAPACITY).len(), 1, "the medium keeps what it has");
+}
+
+#[test]
+fn events_outlast_a_reset_and_not_the_power() {
+    let device = Device::new();
+    device.output(0x4301, &0_u64.to_le_bytes());
+    device.type3.reset();
+    assert_eq!(device.read64(device.capability(DEVICE_STATUS)), 1, "an informational event is waiting");
+    assert_eq!(u16_at(&device.output(0x0100, &[0]), 0x14), 1);
+    device.type3.power_on();
+    assert_eq!(device.read64(device.capability(DEVICE_STATUS)), 0);
+    assert_eq!(u16_at(&device.output(0x0100, &[0]), 0x14), 0);
 }

@@ -14,8 +14,9 @@ use crate::{
     hdm::media::{LINE_SIZE, MediaError, PoisonRecord},
 };
 
-/// Records the list can hold, as Identify says it. A host reads no more than this, so it is more than there will be.
-pub(super) const MAX_RECORDS: u32 = 1 << 20;
+/// Records the list holds, as Identify says it; Linux reads no more than this either (`CXL_POISON_LIST_MAX`). What is
+/// poisoned beyond them is not listed, and the list says that it overflowed.
+pub(super) const MAX_RECORDS: u32 = 1024;
 
 /// Bytes before the first record of a list.
 const HEADER: usize = 0x20;
@@ -25,6 +26,7 @@ const RECORD: usize = 0x10;
 const RECORDS: usize = (PAYLOAD_SIZE - HEADER) / RECORD;
 
 const MORE_RECORDS: u8 = 1 << 0;
+const OVERFLOW: u8 = 1 << 1;
 const SCAN_IN_PROGRESS: u8 = 1 << 2;
 const SCAN_STOPPED: u8 = 1 << 1;
 
@@ -33,9 +35,19 @@ const SCAN_STEP: u64 = 256 << 20;
 /// Records a scan keeps before it stops.
 const SCAN_RECORDS: usize = 4096;
 
-/// How far the host has read a list that needs several commands: the range it asked for, and where to go on.
+/// How far the host has read a list that needs several commands.
 #[derive(Debug, Default)]
-pub(in crate::cxl) struct ListCursor(Option<(Range<u64>, u64)>);
+pub(in crate::cxl) struct ListCursor(Option<Position>);
+
+#[derive(Debug)]
+struct Position {
+    /// The range the host asked for.
+    asked: Range<u64>,
+    /// Where to go on.
+    next: u64,
+    /// Records given so far.
+    given: usize,
+}
 
 /// What the last scan found and the host has not fetched.
 #[derive(Debug, Default)]
@@ -102,21 +114,27 @@ pub(super) fn get_poison_list(device: &Arc<DeviceState>, input: &[u8]) -> Outcom
     }
     let asked = range(device, input)?;
     let mut cursor = device.poison_list.lock();
-    let from = match cursor.0.take() {
-        Some((range, next)) if range == asked => next,
-        _ => asked.start,
+    let (from, given) = match cursor.0.take() {
+        Some(position) if position.asked == asked => (position.next, position.given),
+        _ => (asked.start, 0),
     };
     let mut records = device.media.poison_list(from..asked.end);
-    let mut flags = 0;
+    let left = MAX_RECORDS as usize - given;
+    let (mut flags, mut overflowed) = (0, 0);
+    if records.len() > left {
+        flags |= OVERFLOW;
+        overflowed = device.timestamp.now();
+        records.truncate(left);
+    }
     if records.len() > RECORDS {
         flags |= MORE_RECORDS;
-        cursor.0 = Some((asked, records[RECORDS].dpa));
+        cursor.0 = Some(Position { asked, next: records[RECORDS].dpa, given: given + RECORDS });
         records.truncate(RECORDS);
     }
     if device.background.running_opcode() == Some(SCAN_MEDIA) {
         flags |= SCAN_IN_PROGRESS;
     }
-    let header = Layout::zeroed(HEADER).u8(0x00, flags).u16(0x0a, records.len() as u16);
+    let header = Layout::zeroed(HEADER).u8(0x00, flags).u64(0x02, overflowed).u16(0x0a, records.len() as u16);
     Ok(Answer::Done(with_records(header, &records)))
 }
 
