@@ -38,8 +38,8 @@ const MSIX: u32 = VFIO_PCI_MSIX_IRQ_INDEX;
 /// HDM is promised in these units: the granularity of HDM decoders and of Identify Memory Device.
 const CAPACITY_UNIT: u64 = 256 << 20;
 
-/// The largest capacity: what fits under the 52 address bits of x86 with room for everything else.
-const CAPACITY_MAX: u64 = 1 << 48;
+/// The largest capacity: what the store can number.
+const CAPACITY_MAX: u64 = 8 << 40;
 
 /// The device as the wire sees it.
 pub struct Board {
@@ -85,6 +85,7 @@ impl Backend for Board {
     }
 
     fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        tracing::trace!(region, offset = format_args!("{offset:#x}"), length = data.len(), "read");
         match region {
             CONFIG => self.function.config_read(offset, data),
             BAR0 => self.function.bar0_read(offset, data),
@@ -102,6 +103,7 @@ impl Backend for Board {
     }
 
     fn write(&self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        tracing::trace!(region, offset = format_args!("{offset:#x}"), length = data.len(), "write");
         match region {
             CONFIG => self.function.config_write(offset, data),
             BAR0 => self.function.bar0_write(offset, data),

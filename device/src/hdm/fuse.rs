@@ -5,6 +5,7 @@
 //! kernel, [`evict`] keeps the cache bounded and accounting fresh, [`cache`] decides what goes. See `docs/window.md`.
 
 mod cache;
+mod chunks;
 mod evict;
 mod fs;
 mod mount;
@@ -38,7 +39,7 @@ use self::{
     mount::MountPoint,
 };
 use super::{Resident, Window, bytes::Bytes, media::Media};
-use crate::store::BLOCK_SIZE;
+use crate::{size::format_bytes, store::BLOCK_SIZE};
 
 /// Threads that answer the kernel.
 const HANDLERS: usize = 2;
@@ -72,7 +73,7 @@ impl Default for FuseConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum WindowError {
     /// The cache is too small to evict from while reads are under way.
-    #[error("a cache of {bytes} bytes is too small; it must be at least {least}")]
+    #[error("a cache of {} is too small; it must be at least {}", format_bytes(*bytes), format_bytes(*least))]
     CacheTooSmall {
         /// Asked for.
         bytes: u64,

@@ -27,6 +27,7 @@ pub use super::{
     poison::{LINE_SIZE, POISON_PATTERN, PoisonRecord, PoisonSource},
     watermark::{Threshold, Watermarks},
 };
+use crate::size::format_bytes;
 use crate::store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig, StoreError, Usage};
 
 /// Bytes [`Media::zero`] holds back from the window at a time.
@@ -96,7 +97,8 @@ pub enum MediaError {
     },
     /// The watermarks do not make sense.
     #[error(
-        "the low watermark ({low} bytes) must be below the high watermark ({high} bytes), and both below the physical size ({physical} bytes)"
+        "the low watermark ({}) must be below the high watermark ({}), and both below the physical size ({})",
+        format_bytes(*low), format_bytes(*high), format_bytes(*physical)
     )]
     BadWatermarks {
         /// Low, bytes.

@@ -6,6 +6,8 @@
 
 use std::{collections::VecDeque, ops::Range};
 
+use super::chunks::Chunks;
+
 /// Pages in a chunk, the unit of eviction: 128 KiB, what the kernel reads ahead at most.
 pub(super) const CHUNK_PAGES: u64 = 32;
 
@@ -55,7 +57,7 @@ impl Leaving {
 /// by itself.
 #[derive(Debug)]
 pub(super) struct Cache {
-    chunks: Vec<Chunk>,
+    chunks: Chunks<Chunk>,
     ring: VecDeque<u32>,
     resident: u64,
     bound: u64,
@@ -66,7 +68,7 @@ impl Cache {
     /// An empty cache for a file of this many pages.
     pub(super) fn new(file_pages: u64, bound: u64) -> Self {
         Self {
-            chunks: vec![Chunk::default(); file_pages.div_ceil(CHUNK_PAGES) as usize],
+            chunks: Chunks::new(file_pages.div_ceil(CHUNK_PAGES) as usize),
             ring: VecDeque::new(),
             resident: 0,
             bound,
@@ -102,7 +104,7 @@ impl Cache {
     pub(super) fn admits(&self, pages: &Range<u64>) -> bool {
         let mut new = 0;
         for (chunk, mask) in parts(pages) {
-            let Some(state) = self.chunks.get(chunk as usize) else { continue };
+            let Some(state) = self.chunks.get(chunk) else { continue };
             if state.leaving > 0 {
                 return true;
             }
@@ -115,7 +117,7 @@ impl Cache {
     pub(super) fn fault(&mut self, pages: &Range<u64>) {
         for (chunk, mask) in parts(pages) {
             let around = self.ring.len() as u64;
-            let Some(state) = self.chunks.get_mut(chunk as usize) else { continue };
+            let Some(state) = self.chunks.get_mut(chunk) else { continue };
             self.resident += u64::from((mask & !state.pages).count_ones());
             if state.pages == 0 && state.leaving == 0 {
                 // Soon: within as many evictions as there are chunks resident, what LRU would call a near miss.
@@ -135,7 +137,7 @@ impl Cache {
     pub(super) fn written_back(&mut self, pages: &Range<u64>) {
         for (chunk, _) in parts(pages) {
             let start = u64::from(chunk) * CHUNK_PAGES;
-            if self.chunks.get(chunk as usize).is_some_and(|state| state.leaving == 0) {
+            if self.chunks.get(chunk).is_some_and(|state| state.leaving == 0) {
                 self.fault(&(pages.start.max(start)..pages.end.min(start + CHUNK_PAGES)));
             }
         }
@@ -144,7 +146,7 @@ impl Cache {
     /// A read of these pages waits for room.
     pub(super) fn park(&mut self, pages: &Range<u64>) {
         for (chunk, _) in parts(pages) {
-            if let Some(state) = self.chunks.get_mut(chunk as usize) {
+            if let Some(state) = self.chunks.get_mut(chunk) {
                 state.parked = state.parked.saturating_add(1);
             }
         }
@@ -153,7 +155,7 @@ impl Cache {
     /// A read of these pages waits no longer.
     pub(super) fn unpark(&mut self, pages: &Range<u64>) {
         for (chunk, _) in parts(pages) {
-            if let Some(state) = self.chunks.get_mut(chunk as usize) {
+            if let Some(state) = self.chunks.get_mut(chunk) {
                 state.parked = state.parked.saturating_sub(1);
             }
         }
@@ -168,7 +170,7 @@ impl Cache {
         while found < pages && victims.len() < most && steps > 0 {
             steps -= 1;
             let Some(chunk) = self.ring.pop_front() else { break };
-            let state = &mut self.chunks[chunk as usize];
+            let Some(state) = self.chunks.get_mut(chunk) else { continue };
             if state.pages == 0 {
                 state.queued = false;
             } else if state.lives > 0 || state.parked > 0 || state.leaving > 0 {
@@ -197,11 +199,11 @@ impl Cache {
 
     /// Pages of a leaving chunk that were read again meanwhile.
     pub(super) fn known(&self, leaving: &Leaving) -> u64 {
-        u64::from(self.chunks[leaving.chunk as usize].pages.count_ones())
+        self.chunks.get(leaving.chunk).map_or(0, |state| u64::from(state.pages.count_ones()))
     }
 
     fn leave(&mut self, chunk: u32, mask: u32) -> Leaving {
-        let state = &mut self.chunks[chunk as usize];
+        let Some(state) = self.chunks.get_mut(chunk) else { return Leaving { chunk, pages: 0 } };
         let pages = state.pages & mask;
         state.pages &= !mask;
         state.leaving = state.leaving.saturating_add(1);
@@ -210,7 +212,7 @@ impl Cache {
 
     /// The kernel has dropped the pages, or, if they are `busy`, could not.
     pub(super) fn finish(&mut self, leaving: Leaving, busy: bool) {
-        let state = &mut self.chunks[leaving.chunk as usize];
+        let Some(state) = self.chunks.get_mut(leaving.chunk) else { return };
         state.leaving = state.leaving.saturating_sub(1);
         self.resident -= leaving.count();
         if busy && leaving.pages != 0 {

@@ -150,7 +150,7 @@ proptest! {
                 Step::Finish(busy) => {
                     if let Some(one) = leaving.pop_front() {
                         // Pages read again meanwhile came after the kernel had dropped them, or are dropped too.
-                        let again = cache.chunks[one.chunk as usize].pages;
+                        let again = cache.chunks.get(one.chunk).unwrap().pages;
                         for (bit, page) in one.span().enumerate() {
                             if !busy && one.pages >> bit & 1 == 1 && again >> bit & 1 == 0 {
                                 kernel.remove(&page);
@@ -161,13 +161,15 @@ proptest! {
                 }
                 Step::Drop(at, length) => leaving.extend(cache.take(&(at..(at + length).min(FILE_PAGES)))),
             }
-            let booked: u64 = cache.chunks.iter().map(|c| u64::from(c.pages.count_ones())).sum();
+            let booked: u64 = (0..cache.chunks.len() as u32)
+                .map(|chunk| u64::from(cache.chunks.get(chunk).unwrap().pages.count_ones()))
+                .sum();
             let on_the_way: u64 = leaving.iter().map(Leaving::count).sum();
             prop_assert_eq!(cache.resident(), booked + on_the_way);
             for page in &kernel {
                 let chunk = (page / CHUNK_PAGES) as u32;
                 let bit = 1 << (page % CHUNK_PAGES);
-                let known = cache.chunks[chunk as usize].pages & bit != 0
+                let known = cache.chunks.get(chunk).unwrap().pages & bit != 0
                     || leaving.iter().any(|l| l.chunk == chunk && l.pages & bit != 0);
                 prop_assert!(known, "page {} is resident and in no book", page);
             }
