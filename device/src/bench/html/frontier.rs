@@ -22,7 +22,7 @@ struct Choice {
     ratio: f64,
 }
 
-/// The section; empty when no block was compressed.
+/// The section; empty when no block was compressed, a sentence when there is nothing to compare.
 pub(super) fn section(view: &View<'_>) -> String {
     let mut results: Vec<_> = view.report.results.iter().collect();
     results.sort_by_key(|r| (view.codec(r), r.block_size));
@@ -34,26 +34,30 @@ pub(super) fn section(view: &View<'_>) -> String {
             Some(Choice {
                 // With one codec its colour says nothing, with one block size the name says all.
                 label: if view.block_sizes.len() > 1 { block } else { r.codec.clone() },
-                hover: format!(
-                    "{}: {} MiB/s a core, effective ratio {}",
-                    name(r),
-                    speed(Some(throughput)),
-                    ratio(r.effective_ratio)
-                ),
+                hover: format!("{} ({} MiB/s, ratio {})", name(r), speed(Some(throughput)), ratio(r.effective_ratio)),
                 codec,
                 speed: throughput,
                 ratio: r.effective_ratio,
             })
         })
         .collect();
-    if choices.is_empty() {
-        return String::new();
+    let title = "<h2>Speed against ratio</h2>";
+    match choices.as_slice() {
+        [] => return String::new(),
+        [only] => {
+            return format!(
+                "<section>\n{title}\n<p>There is one choice: {}. Ask for more with <code>--codec</code> and \
+                 <code>--block-size</code> to compare.</p>\n</section>\n",
+                escape(&only.hover)
+            );
+        }
+        _ => {}
     }
     let best: Vec<_> = choices.iter().zip(pareto(&choices)).filter(|(_, best)| *best).map(|(c, _)| c).collect();
     let best = best.iter().map(|c| c.hover.as_str()).collect::<Vec<_>>().join("; ");
     let description = format!("On the frontier: {best}.");
     format!(
-        "<section>\n<h2>Speed against ratio</h2>\n<figure>\n{}{}\
+        "<section>\n{title}\n<figure>\n{}{}\
          <figcaption>Up and right is better. Filled points are on the frontier: no other choice is both faster and \
          smaller. Speed is over blocks that are not same-filled. {}</figcaption>\n</figure>\n</section>\n",
         chart(&choices, &description),
@@ -90,7 +94,7 @@ fn draw(choices: &[Choice], description: &str, size: Size, id: &str) -> String {
         Scale::linear(0.0, round_up(fastest * 1.12, 5), area.across())
     };
     let (lowest, highest) = extent(choices.iter().map(|c| c.ratio));
-    let pad = ((highest - lowest) * 0.12).max(0.05);
+    let pad = ((highest - lowest) * 0.12).max(highest * 0.05);
     let y = Scale::linear((lowest - pad).max(0.0), highest + pad, area.up());
 
     vertical_axis(&mut svg, area, y, &y.ticks(6), plain, "effective ratio");
@@ -114,7 +118,7 @@ fn draw(choices: &[Choice], description: &str, size: Size, id: &str) -> String {
     let mut order: Vec<_> = choices.iter().zip(&best).collect();
     order.sort_by_key(|(_, best)| !**best);
     let wanted: Vec<_> = order.iter().map(|(c, _)| (c.label.clone(), at(c))).collect();
-    for label in labels::place(&wanted, area) {
+    for label in labels::place(&wanted, &front, area) {
         let (text, codec) = (&wanted[label.index].0, order[label.index].0.codec);
         svg.text(&format!("in {}", series(codec)), label.at, label.anchor, text);
     }

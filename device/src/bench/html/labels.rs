@@ -49,10 +49,11 @@ impl Rect {
     }
 }
 
-/// Places the labels in the order given, the first having the widest choice. One that fits nowhere is left out: its
-/// point still answers to the pointer, and the table names it.
-pub(super) fn place(labels: &[(String, (f64, f64))], area: Area) -> Vec<Placed> {
+/// Places the labels in the order given, the first having the widest choice; none crosses `line`. One that fits nowhere
+/// is left out: its point still answers to the pointer, and the table names it.
+pub(super) fn place(labels: &[(String, (f64, f64))], line: &[(f64, f64)], area: Area) -> Vec<Placed> {
     let mut taken: Vec<Rect> = labels.iter().map(|(_, at)| Rect::around(*at, 6.0)).collect();
+    taken.extend(line.windows(2).flat_map(|ends| along(ends[0], ends[1])).map(|at| Rect::around(at, 2.0)));
     let mut placed = Vec::new();
     for (index, (text, (x, y))) in labels.iter().enumerate() {
         let places = [
@@ -77,6 +78,17 @@ pub(super) fn place(labels: &[(String, (f64, f64))], area: Area) -> Vec<Placed> 
     placed
 }
 
+/// Points on a line, 4 pixels apart.
+fn along(from: (f64, f64), to: (f64, f64)) -> impl Iterator<Item = (f64, f64)> {
+    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+    // A drawing is a few thousand pixels at most; the cast saturates.
+    let steps = (dx.hypot(dy) / 4.0).ceil().clamp(1.0, 1000.0) as u32;
+    (0..=steps).map(move |i| {
+        let share = f64::from(i) / f64::from(steps);
+        (from.0 + share * dx, from.1 + share * dy)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,7 +100,7 @@ mod tests {
         let labels: Vec<_> = (0..30)
             .map(|i| (format!("point {i}"), (150.0 + f64::from(i * 37 % 60), 100.0 + f64::from(i * 23 % 40))))
             .collect();
-        let placed = place(&labels, AREA);
+        let placed = place(&labels, &[], AREA);
         assert!(placed.len() > 4, "{placed:?}");
         let rects: Vec<_> = placed.iter().map(|p| Rect::of_text(p.at, p.anchor, &labels[p.index].0)).collect();
         for (i, rect) in rects.iter().enumerate() {
@@ -100,8 +112,16 @@ mod tests {
 
     #[test]
     fn a_point_in_the_corner_is_labelled_inward() {
-        let placed = place(&[("corner".to_owned(), (295.0, 5.0))], AREA);
+        let placed = place(&[("corner".to_owned(), (295.0, 5.0))], &[], AREA);
         assert_eq!(placed.len(), 1);
         assert!(Rect::of_text(placed[0].at, placed[0].anchor, "corner").inside(AREA));
+    }
+
+    #[test]
+    fn a_label_does_not_cross_the_line() {
+        let line = [(100.0, 100.0), (250.0, 60.0)];
+        let placed = place(&[("point".to_owned(), (100.0, 100.0))], &line, AREA);
+        let rect = Rect::of_text(placed[0].at, placed[0].anchor, "point");
+        assert!(!along(line[0], line[1]).any(|at| rect.meets(&Rect::around(at, 1.0))), "{placed:?}");
     }
 }

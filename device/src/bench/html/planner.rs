@@ -121,7 +121,8 @@ fn draw(curve: &Curve, description: &str, size: Size, id: &str) -> String {
     let odds = if curve.odds > 0.0 { curve.odds } else { 1e-6 };
     let floor = 10f64.powf((odds.log10() - 2.0).floor());
     let y = Scale::log(floor, 1.0, area.up());
-    let xs = curve.points.iter().map(|p| p.0).chain([curve.chosen]).filter(|x| x.is_finite());
+    let points = worth_drawing(&curve.points);
+    let xs = points.iter().map(|p| p.0).chain([curve.chosen]).filter(|x| x.is_finite());
     let low = xs.clone().fold(f64::INFINITY, f64::min);
     let high = xs.fold(f64::NEG_INFINITY, f64::max);
     let pad = ((high - low) * 0.04).max(0.02);
@@ -129,21 +130,10 @@ fn draw(curve: &Curve, description: &str, size: Size, id: &str) -> String {
 
     let percent = |p: f64| if p > 0.999 { "1".to_owned() } else { power_of_ten(p) };
     vertical_axis(&mut svg, area, y, &y.ticks(8), percent, "probability that a window overflows");
-    horizontal_axis(
-        &mut svg,
-        area,
-        x,
-        &x.ticks(size.ticks()),
-        |v| format!("{}x", plain(v)),
-        "overcommit (logical bytes promised for a byte of media)",
-    );
+    let title = if size == Size::Narrow { "overcommit" } else { "overcommit: bytes promised for a byte of media" };
+    horizontal_axis(&mut svg, area, x, &x.ticks(size.ticks()), |v| format!("{}x", plain(v)), title);
 
-    // A value of 0, and all below the floor, lies on the floor; only the first such point is drawn.
-    let mut points: Vec<_> = curve.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let above = points.iter().position(|p| p.1 > floor).unwrap_or(points.len());
-    let drawn: Vec<_> = points.iter().skip(above.saturating_sub(1)).map(|p| (x.at(p.0), y.at(p.1))).collect();
-    svg.path("curve", &drawn);
+    svg.path("curve", &cut_at(floor, &points).iter().map(|p| (x.at(p.0), y.at(p.1))).collect::<Vec<_>>());
 
     let chosen = (x.at(curve.chosen), y.at(odds));
     svg.line("markline", (area.left, chosen.1), (area.right, chosen.1));
@@ -151,7 +141,8 @@ fn draw(curve: &Curve, description: &str, size: Size, id: &str) -> String {
     let said = format!("{:.2}x promised", curve.chosen);
     let right = chosen.0 + 10.0 + text_width(&said) < area.right;
     let (anchor, dx) = if right { (Anchor::Start, 10.0) } else { (Anchor::End, -10.0) };
-    svg.text("mark", (chosen.0 + dx, area.top + 12.0), anchor, &said);
+    // The curve only rises: below its point, to the right, is room.
+    svg.text("mark", (chosen.0 + dx, chosen.1 + 18.0), anchor, &said);
     let wording = format!("odds asked for: {}", curve.odds_words);
     // Opposite to where the curve climbs through the line.
     let left_room = chosen.0 - area.left > text_width(&wording) + 12.0;
@@ -159,6 +150,29 @@ fn draw(curve: &Curve, description: &str, size: Size, id: &str) -> String {
     svg.text("mark", (at, chosen.1 - 7.0), anchor, &wording);
     svg.dot("chosen", chosen, 6.0, &said);
     svg.finish()
+}
+
+/// The points in order, up to the first where nine windows in ten overflow: past it the curve is flat.
+fn worth_drawing(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut points: Vec<_> = points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if let Some(certain) = points.iter().position(|p| p.1 > 0.9) {
+        points.truncate(certain + 1);
+    }
+    points
+}
+
+/// The part of a rising curve above `floor`, from where it crosses it on a logarithmic scale.
+fn cut_at(floor: f64, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let above = points.iter().position(|p| p.1 > floor).unwrap_or(points.len());
+    let crossing = match (above.checked_sub(1).and_then(|i| points.get(i)), points.get(above)) {
+        (Some(below), Some(next)) if below.1 > 0.0 => {
+            let share = (floor / below.1).ln() / (next.1 / below.1).ln();
+            Some((below.0 + share * (next.0 - below.0), floor))
+        }
+        _ => None,
+    };
+    crossing.into_iter().chain(points.iter().skip(above).copied()).collect()
 }
 
 /// `10⁻⁶`, for the powers of ten that label a logarithmic axis.
@@ -173,6 +187,15 @@ fn power_of_ten(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_curve_starts_where_it_crosses_the_floor() {
+        let cut = cut_at(1e-8, &[(1.0, 1e-12), (1.2, 1e-10), (1.4, 1e-6), (1.6, 1.0)]);
+        assert_eq!(cut.len(), 3);
+        assert!((cut[0].0 - 1.3).abs() < 1e-9 && cut[0].1 == 1e-8, "{cut:?}");
+        assert_eq!(cut_at(1e-8, &[(1.0, 0.0), (1.2, 0.5)]), [(1.2, 0.5)]);
+        assert_eq!(cut_at(1e-8, &[(1.0, 0.0)]), []);
+    }
 
     #[test]
     fn powers_of_ten_are_written_with_raised_digits() {

@@ -94,7 +94,7 @@ fn columns(classes: &[u64], grouped: usize) -> Vec<f64> {
 
 fn draw(panel: &Panel, size: Size, id: &str) -> String {
     let (width, height) = (size.width(), if size == Size::Wide { 340.0 } else { 230.0 });
-    let area = Area { left: 42.0, right: width - 14.0, top: 44.0, bottom: height - 44.0 };
+    let area = Area { left: 42.0, right: width - 20.0, top: 44.0, bottom: height - 44.0 };
     let block_name = crate::size::format_bytes(panel.block);
     let title = format!("Compressed sizes of blocks of {block_name}");
     let mut svg = Svg::new(id, width, height, &title, &panel.description);

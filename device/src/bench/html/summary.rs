@@ -20,7 +20,7 @@ pub(super) fn head(view: &View<'_>) -> String {
             format_bytes(sample.run_bytes),
             sample.seed
         ),
-        None => "everything, no sampling".to_owned(),
+        None => "none: all of it".to_owned(),
     };
     let machine = &report.machine;
     let rows = [
@@ -34,7 +34,7 @@ pub(super) fn head(view: &View<'_>) -> String {
                 count(source.pages)
             ),
         ),
-        ("Chosen", how),
+        ("Sampling", how),
         ("Machine", format!("{} CPUs, {} threads compressing", machine.cpus, machine.threads)),
         ("Program", format!("cxl-cram-device {}, {:.1} s", report.version, source.seconds)),
     ];
