@@ -53,23 +53,39 @@ pub fn page(report: &Report) -> String {
 fn again(view: &View<'_>) -> String {
     let mut command = "cxl-cram-device bench".to_owned();
     if !view.codecs.is_empty() {
-        let sizes: Vec<_> = view.block_sizes.iter().map(|bytes| block_size_flag(*bytes)).collect();
+        let sizes: Vec<_> = view.block_sizes.iter().map(|bytes| size_flag(*bytes)).collect();
         command.push_str(&format!(" --codec {} --block-size {}", view.codecs.join(","), sizes.join(",")));
     }
-    if let Some(sample) = &view.report.source.sampled {
-        command.push_str(&format!(" --sample {}", sample.bytes));
+    match &view.report.source.sampled {
+        Some(sample) => command.push_str(&format!(" --sample {} --seed {}", size_flag(sample.bytes), sample.seed)),
+        None => command.push_str(" --all"),
+    }
+    if let Some(plan) = &view.report.planner {
+        command.push_str(&format!(
+            " --physical {} --window {} --odds {:e} --write-rate {} --reclaim-rate {} --reaction {} --hysteresis {}",
+            size_flag(plan.physical),
+            plan.window_mib,
+            plan.odds,
+            plan.write_mib_s,
+            plan.reclaim_mib_s,
+            plan.reaction_ms,
+            plan.hysteresis_ms
+        ));
     }
     command.push_str(" --html bench.html INPUT...");
     format!(
         "<section>\n<h2>Get the numbers again</h2>\n<pre>{}</pre>\n\
-         <p class=\"soft\">INPUT is what the head of this page names as the source. Ratios of the same bytes come out the \
-         same; times depend on the machine and on what else it does. Add <code>--json</code> for the same figures, exact, \
+         <p class=\"soft\">INPUT is what the head of this page names as the source (<code>--pid</code> for a process). \
+         Ratios of the same bytes come out the same; times depend on the machine and on what else it does. Add <code>--json</code> for the same figures, exact, \
          for a program.</p>\n</section>\n",
         escape(&command)
     )
 }
 
-/// A block size as `--block-size` takes it: `4K`.
-fn block_size_flag(bytes: u64) -> String {
-    if bytes.is_multiple_of(1024) { format!("{}K", bytes / 1024) } else { bytes.to_string() }
+/// A size as the flags take it, exact: `4K`, `256G`, `1000`.
+fn size_flag(bytes: u64) -> String {
+    [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')]
+        .into_iter()
+        .find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift)
+        .map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }

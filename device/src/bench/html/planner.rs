@@ -3,7 +3,7 @@
 use super::markup::{Anchor, Svg, escape, text_width};
 use super::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
 use super::scale::Scale;
-use super::view::{View, count, duration, percent};
+use super::view::{View, count, duration, percent, ratio};
 use crate::bench::report::Plan;
 use crate::size::format_bytes;
 
@@ -31,11 +31,11 @@ pub(super) fn section(view: &View<'_>) -> String {
     };
     let odds_words = odds_words(plan.odds);
     let sentence = format!(
-        "A device with {} of media can promise {} ({:.2}x of the media above the low watermark), so that a window of {} MiB \
+        "A device with {} of media can promise {} ({}x of the media above the low watermark), so that a window of {} MiB \
          overflows its share with a probability of {odds_words}.",
         format_bytes(plan.physical),
         format_bytes(plan.capacity),
-        plan.overcommit,
+        ratio(plan.overcommit),
         count(plan.window_mib)
     );
     let curve = Curve {
@@ -138,7 +138,7 @@ fn draw(curve: &Curve, description: &str, size: Size, id: &str) -> String {
     let chosen = (x.at(curve.chosen), y.at(odds));
     svg.line("markline", (area.left, chosen.1), (area.right, chosen.1));
     svg.line("markline", (chosen.0, area.top), (chosen.0, area.bottom));
-    let said = format!("{:.2}x promised", curve.chosen);
+    let said = format!("{}x promised", ratio(curve.chosen));
     let right = chosen.0 + 10.0 + text_width(&said) < area.right;
     let (anchor, dx) = if right { (Anchor::Start, 10.0) } else { (Anchor::End, -10.0) };
     // The curve only rises: below its point, to the right, is room.

@@ -99,7 +99,7 @@ fn draw(groups: &[Group], codecs: usize, description: &str, size: Size, id: &str
             }
             if slot >= 26.0 {
                 let top = y.at(bar.with.max(bar.without.unwrap_or(0.0))) - 5.0;
-                svg.text("", (x + slot / 2.0, top), Anchor::Middle, &format!("{:.2}", bar.with));
+                svg.text("", (x + slot / 2.0, top), Anchor::Middle, &ratio(bar.with));
             }
         }
         svg.text("", (middle, area.bottom + 18.0), Anchor::Middle, &group.name);

@@ -55,10 +55,10 @@ pub(super) fn section(view: &View<'_>) -> String {
 
 /// `lz4: half of the blocks take at most 1792 bytes, 3.1 % are raw`.
 fn in_words(result: &CodecResult) -> String {
-    let total: u64 = result.histogram.iter().sum();
-    let mut seen = 0;
+    let total = result.histogram.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
+    let mut seen = 0u64;
     let half = result.histogram.iter().position(|n| {
-        seen += n;
+        seen = seen.saturating_add(*n);
         total > 0 && seen >= total.div_ceil(2)
     });
     let classes = result.histogram.len().max(1) as u64;

@@ -65,7 +65,7 @@ pub(super) fn cards(view: &View<'_>) -> String {
     let share_of = |part: u64| percent(part as f64 / report.source.pages.max(1) as f64);
     let (promise, note) = match &report.planner {
         Some(plan) => (
-            format!("{:.2}x", plan.overcommit),
+            format!("{}x", ratio(plan.overcommit)),
             format!("{} on {} of media", format_bytes(plan.capacity), format_bytes(plan.physical)),
         ),
         None => ("–".to_owned(), "too little data for the planner".to_owned()),

@@ -7,12 +7,16 @@ use crate::size::format_bytes;
 
 /// The section, with the table in a box that scrolls by itself.
 pub(super) fn section(view: &View<'_>) -> String {
+    let of_raw = view.report.results.iter().find_map(|r| r.throughput.engine_over_raw);
+    let of_raw = of_raw.filter(|v| v.is_finite()).map_or_else(String::new, |v| {
+        format!(" The bench as a whole reached {} of a bare loop over the same codecs on the same pages.", percent(v))
+    });
     let rows: String = view.report.results.iter().map(|r| row(view, r)).collect();
     format!(
         "<section>\n<h2 id=\"all\">All results</h2>\n\
          <p class=\"soft\">Ratios are logical bytes over bytes taken. Data counts payload only; effective counts slabs, map \
          and back-pointers too. Times are for one block; throughput is MiB of logical data a second, on one core while all \
-         work.</p>\n\
+         work.{of_raw}</p>\n\
          <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"all\">\n<table>\n<thead>\n<tr>\
          <th scope=\"col\" rowspan=\"2\">codec</th><th scope=\"col\" rowspan=\"2\">block</th>\
          <th scope=\"col\" rowspan=\"2\">blocks</th><th scope=\"col\" rowspan=\"2\">same-<br/>filled</th>\
