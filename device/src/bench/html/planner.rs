@@ -143,7 +143,8 @@ fn draw(curve: &Curve, description: &str, size: Size, id: &str) -> String {
     let (anchor, dx) = if right { (Anchor::Start, 10.0) } else { (Anchor::End, -10.0) };
     // The curve only rises: below its point, to the right, is room.
     svg.text("mark", (chosen.0 + dx, chosen.1 + 18.0), anchor, &said);
-    let wording = format!("odds asked for: {}", curve.odds_words);
+    let wording =
+        if size == Size::Narrow { curve.odds_words.clone() } else { format!("odds asked for: {}", curve.odds_words) };
     // Opposite to where the curve climbs through the line.
     let left_room = chosen.0 - area.left > text_width(&wording) + 12.0;
     let (at, anchor) = if left_room { (area.left + 6.0, Anchor::Start) } else { (area.right - 6.0, Anchor::End) };

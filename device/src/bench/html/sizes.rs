@@ -115,16 +115,19 @@ fn draw(panel: &Panel, size: Size, id: &str) -> String {
         let at = x.at(panel.block as f64 * f64::from(quarter) / 4.0);
         svg.line("bound", (at, area.top), (at, area.bottom));
     }
-    for (codec, shares) in &shares {
+    for (codec, columns) in &shares {
         let colour = series(*codec);
         let mut outline = vec![(area.left, area.bottom)];
-        let column = panel.block as f64 / shares.len().max(1) as f64;
-        for (i, share) in shares.iter().enumerate() {
+        let column = panel.block as f64 / columns.len().max(1) as f64;
+        for (i, share) in columns.iter().enumerate() {
             let (from, to) = (column * i as f64, column * (i + 1) as f64);
             outline.extend([(x.at(from), y.at(*share)), (x.at(to), y.at(*share))]);
         }
         outline.push((area.right, area.bottom));
-        svg.path(&format!("area {colour}"), &outline);
+        // More than a few areas on each other only turn grey.
+        if shares.len() <= 3 {
+            svg.path(&format!("area {colour}"), &outline);
+        }
         svg.path(&format!("step {colour}"), &outline);
     }
     svg.finish()

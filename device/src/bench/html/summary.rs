@@ -11,7 +11,7 @@ pub(super) fn head(view: &View<'_>) -> String {
     let parts = if source.parts == 1 { "1 part".to_owned() } else { format!("{} parts", count(source.parts)) };
     let skipped = match source.skipped {
         0 => String::new(),
-        n => format!("; {} special files passed over", count(n)),
+        n => format!("; {} links and special files passed over", count(n)),
     };
     let how = match &source.sampled {
         Some(sample) => format!(
