@@ -162,13 +162,14 @@ fn planner(out: &mut String, plan: &Plan, style: Style) {
     );
     let _ = writeln!(
         out,
-        "--low-watermark {} --high-watermark {} ({} and {} free), for {} MiB/s demoted and {} MiB/s reclaimed.",
-        plan.low_watermark,
-        plan.high_watermark,
+        "Watermarks for {} MiB/s demoted and {} MiB/s reclaimed: low {}, high {} free:\n\
+         --low-watermark {} --high-watermark {}",
+        plan.write_mib_s,
+        plan.reclaim_mib_s,
         format_bytes(plan.low_watermark),
         format_bytes(plan.high_watermark),
-        plan.write_mib_s,
-        plan.reclaim_mib_s
+        plan.low_watermark,
+        plan.high_watermark
     );
     let _ = writeln!(out, "\n{:>10}   probability that a window overflows", "overcommit");
     for point in plan.curve.iter().step_by(4) {
