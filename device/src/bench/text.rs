@@ -152,8 +152,8 @@ fn planner(out: &mut String, plan: &Plan, style: Style) {
     style.heading(out, &format!("Plan for {} at {}", plan.codec, block_size(plan.block_size)));
     let _ = writeln!(
         out,
-        "With {} of media a device could promise {} (overcommit {:.3}), so that at most one window of\n\
-         {} MiB in {:.0} overflows its share.",
+        "With {} of media a device could promise {} (overcommit {:.3}),\n\
+         so that at most one window of {} MiB in {:.0} overflows its share.",
         format_bytes(plan.physical),
         format_bytes(plan.capacity),
         plan.overcommit,
