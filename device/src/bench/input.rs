@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::core_file::{self, CoreError};
 use super::{BenchArgs, PAGE, process};
@@ -67,8 +68,8 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Resolves what the command line names.
-    pub(super) fn find(args: &BenchArgs) -> Self {
+    /// Resolves what the command line names. An interrupt ends it early.
+    pub(super) fn find(args: &BenchArgs, interrupted: &AtomicBool) -> Self {
         let mut input = Self::default();
         if let Some(pid) = args.pid {
             input.what = format!("process {pid}");
@@ -87,7 +88,7 @@ impl Input {
             named.iter().map(|path| if is_dash(path) { "standard input".into() } else { path.display().to_string() });
         input.what = names.collect::<Vec<_>>().join(", ");
         for path in named {
-            input.add_named(path);
+            input.add_named(path, interrupted);
         }
         input
     }
@@ -97,7 +98,7 @@ impl Input {
         self.extents.iter().map(Extent::pages).sum()
     }
 
-    fn add_named(&mut self, path: &Path) {
+    fn add_named(&mut self, path: &Path, interrupted: &AtomicBool) {
         if is_dash(path) {
             match io::stdin().is_terminal() {
                 true => self.fail("standard input is a terminal: name files, or --pid, or pipe data in"),
@@ -111,7 +112,7 @@ impl Input {
         };
         let kind = meta.file_type();
         if kind.is_dir() {
-            self.add_directory(path);
+            self.add_directory(path, interrupted);
         } else if kind.is_file() {
             self.add_file(path, meta.len(), 0);
         } else if kind.is_fifo() {
@@ -127,11 +128,11 @@ impl Input {
     }
 
     /// All files below, without following symbolic links.
-    fn add_directory(&mut self, top: &Path) {
+    fn add_directory(&mut self, top: &Path, interrupted: &AtomicBool) {
         // Sorted, so that the same tree gives the same pages in the same order; a stack of its own, so that a deep tree
         // does not exhaust ours.
         let mut stack = vec![top.to_path_buf()];
-        while let Some(directory) = stack.pop() {
+        while let Some(directory) = stack.pop().filter(|_| !interrupted.load(Relaxed)) {
             let mut names = BTreeSet::new();
             match fs::read_dir(&directory) {
                 Err(error) => self.fail(cannot_read(&directory, &error)),

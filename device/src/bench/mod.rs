@@ -145,7 +145,7 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
     let checks = configs.iter().map(|config| Check::new(*config)).collect::<Result<Vec<_>, _>>()?;
     let keep = AtomicU64::new(if args.compare_raw { KEEP } else { 0 });
 
-    let input = Input::find(args);
+    let input = Input::find(args, interrupted);
     let found_pages = input.pages();
     let sample = (!args.all).then(|| args.sample.unwrap_or(DEFAULT_SAMPLE).div_ceil(PAGE as u64));
     let pages = sample.map_or(found_pages, |sample| sample.min(found_pages));
@@ -175,16 +175,17 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
     })?;
     let seconds = start.elapsed().as_secs_f64();
     progress.finish();
+    let interrupted = interrupted.load(Relaxed);
 
     let failures: Vec<String> = input.failures.iter().chain(&taken.failures).cloned().collect();
     if found.pages == 0 {
         let empty = format!("{} has no data in it", if input.what.is_empty() { "the input" } else { &input.what });
-        let stopped = interrupted.load(Relaxed).then(|| "interrupted before the first page".to_owned());
+        let stopped = interrupted.then(|| "interrupted before the first page".to_owned());
         let reason = stopped.unwrap_or_else(|| if failures.is_empty() { empty } else { failures.join("; ") });
         return Err(BenchError::Nothing(reason));
     }
     found.runs.sort_by_key(|run| run.number);
-    let engine_over_raw = engine_over_raw(&configs, &found, threads, seconds)?;
+    let engine_over_raw = if interrupted { None } else { engine_over_raw(&configs, &found, threads, seconds)? };
 
     let results: Vec<CodecResult> = configs
         .iter()
@@ -200,7 +201,7 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
     });
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").into(),
-        source: source(&input, &taken, &found, sampled, interrupted.load(Relaxed), seconds),
+        source: source(&input, &taken, &found, sampled, interrupted, seconds),
         same_filled: found.same_filled,
         machine: Machine { cpus, threads },
         planner: planner::plan(args, configs[planned], &found.runs, correction),

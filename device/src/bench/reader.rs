@@ -176,7 +176,8 @@ impl<'a> Reader<'a> {
             let before = self.taken.stream_bytes;
             let outcome = match stream {
                 Stream::Stdin => self.stream(io::stdin().lock(), &mut left),
-                Stream::Fifo(path) => match File::open(path) {
+                // Not blocking, so that waiting for its writer can be interrupted.
+                Stream::Fifo(path) => match open(path) {
                     Ok(file) => self.stream(file, &mut left),
                     Err(error) => Ok(Err(error)),
                 },
@@ -218,7 +219,7 @@ impl<'a> Reader<'a> {
                         *left -= got as u64;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
                 Err(error) => break Err(error),
             }
         };

@@ -22,7 +22,7 @@ impl Draw {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         let bits = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        (u128::from(bits) * u128::from(end) >> 64) as u64
+        ((u128::from(bits) * u128::from(end)) >> 64) as u64
     }
 }
 

@@ -152,8 +152,8 @@ fn planner(out: &mut String, plan: &Plan, style: Style) {
     style.heading(out, &format!("Plan for {} at {}", plan.codec, block_size(plan.block_size)));
     let _ = writeln!(
         out,
-        "With {} of media a device could promise {} (overcommit {:.3}), so that at most one window of\n\
-         {} MiB in {:.0} overflows its share.",
+        "With {} of media a device could promise {} (overcommit {:.3}),\n\
+         so that at most one window of {} MiB in {:.0} overflows its share.",
         format_bytes(plan.physical),
         format_bytes(plan.capacity),
         plan.overcommit,
@@ -162,13 +162,14 @@ fn planner(out: &mut String, plan: &Plan, style: Style) {
     );
     let _ = writeln!(
         out,
-        "--low-watermark {} --high-watermark {} ({} and {} free), for {} MiB/s demoted and {} MiB/s reclaimed.",
-        plan.low_watermark,
-        plan.high_watermark,
+        "Watermarks for {} MiB/s demoted and {} MiB/s reclaimed: low {}, high {} free:\n\
+         --low-watermark {} --high-watermark {}",
+        plan.write_mib_s,
+        plan.reclaim_mib_s,
         format_bytes(plan.low_watermark),
         format_bytes(plan.high_watermark),
-        plan.write_mib_s,
-        plan.reclaim_mib_s
+        plan.low_watermark,
+        plan.high_watermark
     );
     let _ = writeln!(out, "\n{:>10}   probability that a window overflows", "overcommit");
     for point in plan.curve.iter().step_by(4) {
