@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    bench::{self, BenchArgs},
     hdm::media::Threshold,
     serve,
     size::{parse_bytes, parse_threshold},
@@ -23,6 +24,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<ServeArgs>),
+    Bench(Box<BenchArgs>),
 }
 
 /// Serve the device to a QEMU >= 10.1 over vfio-user.
@@ -144,17 +146,24 @@ fn parse_serial(text: &str) -> Result<u64, String> {
 
 /// Runs the program with these arguments (the first is the program's name) and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Cli { command: Command::Serve(args) } = Cli::parse_from(args);
-    let level = ["warn", "info", "trace"][usize::from(args.verbose.min(2))];
+    let outcome = match Cli::parse_from(args).command {
+        Command::Serve(args) => {
+            log(args.verbose);
+            serve::run(&args).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bench(args) => bench::run(&args).map_err(anyhow::Error::from),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("cxl-cram-device: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Starts logging to standard error.
+fn log(verbose: u8) {
+    let level = ["warn", "info", "trace"][usize::from(verbose.min(2))];
     let filter =
         EnvFilter::try_from_env("CXL_CRAM_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{level},fuser=warn")));
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
-    match serve::run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cxl-cram-device: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
 }

@@ -1,0 +1,128 @@
+//! The figures of the report agree with the data and with each other.
+
+use cxl_cram_device::bench::report::Report;
+
+use crate::data::{PAGE, file, noise, over, report, text};
+
+fn assert_consistent(report: &Report) {
+    let pages = report.source.pages;
+    assert_eq!(report.source.bytes_measured, pages * PAGE as u64);
+    assert!(!report.results.is_empty());
+    for result in &report.results {
+        let logical = (result.blocks * result.block_size) as f64;
+        assert!(logical >= report.source.bytes_measured as f64);
+        assert!(logical < (report.source.bytes_measured + result.block_size) as f64);
+        assert_eq!(result.histogram.len(), 64);
+        assert_eq!(result.histogram.iter().sum::<u64>(), result.blocks - result.same_filled_blocks);
+        assert!(result.histogram[63] >= result.raw_blocks);
+        let class = result.block_size / 64;
+        let most: u64 = (1..).zip(&result.histogram).map(|(at, count)| at * class * count).sum();
+        assert!(result.data_bytes <= most, "{} of at most {most}", result.data_bytes);
+        assert!(result.footprint_bytes >= result.data_bytes);
+        assert!((result.effective_ratio - logical / result.footprint_bytes as f64).abs() < 1e-9 * logical);
+        if let Some(ratio) = result.data_ratio {
+            assert!((ratio - logical / result.data_bytes as f64).abs() < 1e-9);
+            assert!(result.data_ratio_without_same_filled.unwrap() <= ratio);
+            assert!(result.effective_ratio < ratio);
+            assert!(result.compress.is_some());
+        }
+        assert_eq!(result.decompress.is_some(), result.blocks > result.same_filled_blocks + result.raw_blocks);
+    }
+}
+
+#[test]
+fn every_codec_and_block_size_asked_for_is_reported_once_and_adds_up() {
+    let (_keep, path) = file(&[vec![0; 40 * PAGE], text(300), noise(50), vec![7; 3 * PAGE]].concat());
+    let output = over(&path, &["--json", "--codec", "lz4,zstd:1,zstd:3,lz4", "--block-size", "1K,2K,4K,8K,16K"]);
+    assert!(output.status.success());
+    let report = report(&output);
+    assert_consistent(&report);
+    assert_eq!(report.source.pages, 393);
+    assert_eq!((report.same_filled.zero, report.same_filled.other), (40, 3));
+    let asked: Vec<_> = report.results.iter().map(|result| (result.codec.as_str(), result.block_size)).collect();
+    let sizes = [1024, 2048, 4096, 8192, 16_384];
+    let expected: Vec<_> =
+        ["lz4", "zstd:1", "zstd:3"].iter().flat_map(|codec| sizes.map(|size| (*codec, size))).collect();
+    assert_eq!(asked, expected);
+    // Larger blocks never lose much, and a stronger codec wins on text.
+    let ratio = |at: usize| report.results[at].data_ratio.unwrap();
+    assert!(ratio(4) > ratio(0) && ratio(7) > ratio(2), "{:?}", report.results);
+}
+
+#[test]
+fn the_size_class_rule_agrees_with_the_real_store() {
+    let (_keep, path) = file(&[text(600), noise(100), vec![0; 68 * PAGE]].concat());
+    let report = report(&over(&path, &["--json", "--codec", "lz4,zstd:1"]));
+    for result in &report.results {
+        let check = result.store_check.as_ref().unwrap();
+        assert_eq!(check.blocks, 768);
+        let ratio = check.store_bytes as f64 / check.rule_bytes as f64;
+        // The store's lists grow ahead, and its map by leaves of 512 blocks.
+        assert!((0.99..1.03).contains(&ratio), "{check:?}");
+        assert_eq!(result.footprint_bytes, check.store_bytes);
+    }
+}
+
+#[test]
+fn noise_is_raw_and_takes_a_little_more_than_itself() {
+    let (_keep, path) = file(&noise(256));
+    let report = report(&over(&path, &["--json", "--codec", "lz4,zstd:3"]));
+    assert_consistent(&report);
+    for result in &report.results {
+        assert_eq!((result.raw_blocks, result.histogram[63]), (256, 256));
+        assert_eq!(result.data_ratio, Some(1.0));
+        assert!((0.95..1.0).contains(&result.effective_ratio), "{}", result.effective_ratio);
+    }
+    assert!(report.planner.unwrap().overcommit < 1.0);
+}
+
+#[test]
+fn zeros_have_no_data_ratio_but_an_effective_one() {
+    let (_keep, path) = file(&vec![0; 1024 * PAGE]);
+    let report = report(&over(&path, &["--json", "--codec", "lz4"]));
+    assert_consistent(&report);
+    let result = &report.results[0];
+    assert_eq!((result.same_filled_blocks, result.data_ratio, result.packing), (1024, None, None));
+    assert_eq!((result.compress.clone(), result.effective_ratio_without_same_filled), (None, None));
+    assert_eq!(result.footprint_bytes, 1024 * 8);
+}
+
+#[test]
+fn a_sample_is_as_large_as_asked_stated_and_the_same_again() {
+    let (_keep, path) = file(&[text(2000), noise(2000)].concat());
+    let flags = ["--json", "--codec", "lz4", "--sample", "4M", "--seed", "5"];
+    let (first, again) = (report(&over(&path, &flags)), report(&over(&path, &flags)));
+    assert_consistent(&first);
+    assert_eq!((first.source.bytes_measured, first.source.bytes_found), (4 << 20, 4000 * PAGE as u64));
+    let sample = first.source.sampled.as_ref().unwrap();
+    assert_eq!((sample.bytes, sample.run_bytes, sample.seed), (4 << 20, 1 << 20, 5));
+    assert_eq!(first.results[0].histogram, again.results[0].histogram);
+    let all = report(&over(&path, &["--json", "--codec", "lz4", "--all"]));
+    assert_eq!((all.source.sampled, all.source.pages), (None, 4000));
+}
+
+#[test]
+fn the_number_of_threads_changes_no_ratio() {
+    let (_keep, path) = file(&[text(1500), noise(100)].concat());
+    let counts = ["1", "4"].map(|threads| {
+        let report = report(&over(&path, &["--json", "--threads", threads]));
+        let results = report.results.into_iter();
+        (results.map(|result| (result.histogram, result.data_bytes)).collect::<Vec<_>>(), report.planner.unwrap().curve)
+    });
+    assert_eq!(counts[0], counts[1]);
+}
+
+#[test]
+fn the_table_fits_100_columns_and_has_no_escapes_in_a_pipe() {
+    let (_keep, path) = file(&[text(300), vec![0; PAGE]].concat());
+    let output = over(&path, &["--block-size", "1K,4K,16K", "--compare-raw"]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    for word in ["zstd:3", "effective ratio", "same-filled", "overcommit", "--low-watermark", "bare codecs"] {
+        assert!(table.contains(word), "{word} is not in:\n{table}");
+    }
+    assert!(!table.contains('\x1b'));
+    // The assumptions are sentences; the rest is a table. The first line is the name of the input.
+    for line in table.lines().skip(1).take_while(|line| *line != "Assumptions:") {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
