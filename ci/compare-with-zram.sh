@@ -30,10 +30,10 @@ pages=$(((bytes + 4095) / 4096))
 # Reading hot_add makes a new device and names it.
 number=$(cat /sys/class/zram-control/hot_add)
 zram=/sys/block/zram$number
-node=
+directory=
 cleanup() {
     status=$?
-    [ -z "$node" ] || rm -f "$node"
+    [ -z "$directory" ] || rm -rf "$directory"
     echo 1 >"$zram/reset" || true
     echo "$number" >/sys/class/zram-control/hot_remove || true
     exit "$status"
@@ -45,8 +45,10 @@ grep -qw lz4 "$zram/comp_algorithm" || fail "this kernel's zram has no lz4 (CONF
 echo lz4 >"$zram/comp_algorithm"
 echo $((pages * 4096)) >"$zram/disksize"
 # A node of our own: where there is no udev, /dev has none.
-node=$(mktemp -u "${TMPDIR:-/tmp}/compare-with-zram.XXXXXX")
-mknod -m 600 "$node" b $(tr : ' ' <"$zram/dev")
+directory=$(mktemp -d)
+node=$directory/zram
+IFS=: read -r major minor <"$zram/dev"
+mknod -m 600 "$node" b "$major" "$minor"
 
 # conv=sync fills the last page up with zeros, as the bench does. fsync and direct writes: the pages must be in zram.
 dd if="$file" of="$node" bs=4096 conv=sync,fsync status=none

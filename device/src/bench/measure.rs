@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::codec::{Engine, fill_word};
 use super::packing::{self, Packing};
@@ -19,7 +20,7 @@ pub(super) const CLASSES: usize = 64;
 const CHECK_BLOCKS: u64 = 1 << 16;
 /// The first chunks go to the real store too, and of the rest one in [`CHECK_EACH`]: the check costs little.
 const CHECK_FIRST: u64 = 4;
-const CHECK_EACH: u64 = 64;
+const CHECK_EACH: u64 = 128;
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +125,12 @@ pub(super) struct Findings {
     pub(super) tallies: Vec<Tally>,
     /// Of the config that is planned for.
     pub(super) runs: Vec<Run>,
+    /// Time that threads waited for input, all together, nanoseconds.
+    pub(super) waited_ns: u64,
     /// Chunks kept for the raw loop.
     pub(super) kept: Vec<Vec<u8>>,
+    /// CPU time it took to keep them, seconds: no part of the measurement.
+    pub(super) keeping_seconds: f64,
 }
 
 impl Findings {
@@ -136,7 +141,9 @@ impl Findings {
             same_filled: SameFilled::default(),
             tallies: configs.iter().map(|config| Tally::new(config.block_size)).collect(),
             runs: Vec::new(),
+            waited_ns: 0,
             kept: Vec::new(),
+            keeping_seconds: 0.0,
         }
     }
 
@@ -147,7 +154,9 @@ impl Findings {
         self.same_filled.other += other.same_filled.other;
         self.tallies.iter_mut().zip(&other.tallies).for_each(|(mine, theirs)| mine.merge(theirs));
         self.runs.extend(other.runs);
+        self.waited_ns += other.waited_ns;
         self.kept.extend(other.kept);
+        self.keeping_seconds += other.keeping_seconds;
     }
 }
 
@@ -181,16 +190,20 @@ impl<'a> Worker<'a> {
 
     /// Measures what comes in `full`; returns the buffers to `empty`.
     pub(super) fn run(mut self, full: &Receiver<Chunk>, empty: &Sender<Vec<u8>>) -> Result<Findings, BenchError> {
-        for Chunk { number, bytes } in full {
+        loop {
+            let start = Instant::now();
+            let next = full.recv();
+            self.found.waited_ns += nanoseconds(start, Instant::now());
+            // Closed: the reader is done.
+            let Ok(Chunk { number, bytes }) = next else { break };
             self.chunk(number, &bytes)?;
             if self.keep.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-                self.found.kept.push(bytes);
-            } else {
-                let mut bytes = bytes;
-                bytes.clear();
-                // If nobody waits for it, it is dropped.
-                let _ = empty.try_send(bytes);
+                let start = cpu_seconds(ClockId::ThreadCPUTime);
+                self.found.kept.push(bytes.clone());
+                self.found.keeping_seconds += cpu_seconds(ClockId::ThreadCPUTime) - start;
             }
+            // If nobody waits for it, it is dropped.
+            let _ = empty.try_send(bytes);
         }
         Ok(self.found)
     }
@@ -289,10 +302,9 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The bare codecs over the same chunks, nothing else: what the bench could reach at best on these threads. Seconds.
-pub(super) fn raw_loop(configs: &[Config], chunks: &[Vec<u8>], threads: usize) -> Result<f64, BenchError> {
+/// The bare codecs over the same chunks, nothing else: what the bench could reach at best on these threads.
+pub(super) fn raw_loop(configs: &[Config], chunks: &[Vec<u8>], threads: usize) -> Result<(), BenchError> {
     let next = AtomicU64::new(0);
-    let start = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads)
             .map(|_| {
@@ -314,12 +326,17 @@ pub(super) fn raw_loop(configs: &[Config], chunks: &[Vec<u8>], threads: usize) -
             })
             .collect();
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(BenchError::Thread)))
-    })?;
-    Ok(start.elapsed().as_secs_f64())
+    })
 }
 
 fn engine(config: Config) -> Result<Engine, BenchError> {
     Engine::new(config.codec, config.block_size).ok_or(BenchError::NoCodec(config.codec))
+}
+
+/// CPU time of this thread, or of all threads of the process.
+pub(super) fn cpu_seconds(clock: ClockId) -> f64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn nanoseconds(from: Instant, to: Instant) -> u64 {

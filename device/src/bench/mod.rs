@@ -30,10 +30,11 @@ use std::time::Instant;
 pub use args::BenchArgs;
 use args::DEFAULT_SAMPLE;
 use input::Input;
-use measure::{Check, Config, Findings, Tally, Worker};
+use measure::{Check, Config, Findings, Tally, Worker, cpu_seconds};
 use progress::Progress;
 use reader::{CHUNK, Choice, Reader, Taken};
 use report::{CodecResult, Machine, Report, Sample, Source, StoreCheck, Throughput};
+use rustix::time::ClockId;
 
 use crate::store::{Codec, StoreError};
 
@@ -153,10 +154,10 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
     let choice = Choice { pages, stream_pages: explicit.map(|sample| sample - sample.min(pages)), seed: args.seed };
     let mut progress = Progress::new(input.streams.is_empty().then_some(pages * PAGE as u64));
 
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_seconds(ClockId::ProcessCPUTime));
     let (taken, mut found) = std::thread::scope(|scope| {
-        let (full_in, full_out) = crossbeam_channel::bounded(threads + 2);
-        let (empty_in, empty_out) = crossbeam_channel::bounded(2 * threads + 4);
+        let (full_in, full_out) = crossbeam_channel::bounded(2 * threads + 4);
+        let (empty_in, empty_out) = crossbeam_channel::bounded(3 * threads + 6);
         let (configs, checks, keep) = (&configs[..], &checks[..], &keep);
         let workers: Vec<_> = (0..threads)
             .map(|_| {
@@ -173,7 +174,7 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
         }
         Ok::<_, BenchError>((taken, found))
     })?;
-    let seconds = start.elapsed().as_secs_f64();
+    let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds(ClockId::ProcessCPUTime) - cpu);
     progress.finish();
     let interrupted = interrupted.load(Relaxed);
 
@@ -185,7 +186,7 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
         return Err(BenchError::Nothing(reason));
     }
     found.runs.sort_by_key(|run| run.number);
-    let engine_over_raw = if interrupted { None } else { engine_over_raw(&configs, &found, threads, seconds)? };
+    let engine_over_raw = if interrupted { None } else { engine_over_raw(&configs, &found, threads, seconds, cpu)? };
 
     let results: Vec<CodecResult> = configs
         .iter()
@@ -291,17 +292,23 @@ fn result(
     }
 }
 
-/// The pages a second of this run over those of the bare codecs, on the chunks that were kept.
+/// CPU time of the bare codecs over that of this run, on the chunks that were kept, and less the share of its time that
+/// this run's threads waited for input. CPU time, because other programs may have the cores in one and not the other.
 fn engine_over_raw(
     configs: &[Config],
     found: &Findings,
     threads: usize,
     seconds: f64,
+    cpu: f64,
 ) -> Result<Option<f64>, BenchError> {
     let kept: usize = found.kept.iter().map(Vec::len).sum();
     if kept == 0 {
         return Ok(None);
     }
-    let raw = kept as f64 / measure::raw_loop(configs, &found.kept, threads)?;
-    Ok(Some((found.pages * PAGE as u64) as f64 / seconds / raw))
+    let start = cpu_seconds(ClockId::ProcessCPUTime);
+    measure::raw_loop(configs, &found.kept, threads)?;
+    let raw = (cpu_seconds(ClockId::ProcessCPUTime) - start) / kept as f64;
+    let whole = (cpu - found.keeping_seconds) / (found.pages * PAGE as u64) as f64;
+    let busy = 1.0 - found.waited_ns as f64 / 1e9 / (seconds * threads as f64);
+    Ok(Some(raw / whole * busy.clamp(0.0, 1.0)))
 }

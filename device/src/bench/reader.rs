@@ -62,7 +62,9 @@ pub(super) struct Reader<'a> {
     empty: Receiver<Vec<u8>>,
     interrupted: &'a AtomicBool,
     progress: &'a mut Progress,
+    /// A whole chunk long; what is in it from `filled` on is left from earlier.
     chunk: Vec<u8>,
+    filled: usize,
     number: u64,
     taken: Taken,
 }
@@ -75,8 +77,8 @@ impl<'a> Reader<'a> {
         interrupted: &'a AtomicBool,
         progress: &'a mut Progress,
     ) -> Self {
-        let chunk = Vec::with_capacity(CHUNK);
-        Self { full, empty, interrupted, progress, chunk, number: 0, taken: Taken::default() }
+        let chunk = vec![0; CHUNK];
+        Self { full, empty, interrupted, progress, chunk, filled: 0, number: 0, taken: Taken::default() }
     }
 
     /// Reads until the end or an interrupt.
@@ -132,10 +134,8 @@ impl<'a> Reader<'a> {
             let Some(open) = &*file else { return Ok(()) };
             let room = self.room()?;
             let want = room.min(usize::try_from(piece.bytes - done).unwrap_or(usize::MAX));
-            let start = self.chunk.len();
-            self.chunk.resize(start + want, 0);
-            let got = open.read_at(&mut self.chunk[start..], piece.offset + done);
-            self.chunk.truncate(start + *got.as_ref().unwrap_or(&0));
+            let got = open.read_at(&mut self.chunk[self.filled..][..want], piece.offset + done);
+            self.filled += *got.as_ref().unwrap_or(&0);
             match (got, origin) {
                 (Ok(got @ 1..), _) => done += got as u64,
                 (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -207,10 +207,8 @@ impl<'a> Reader<'a> {
                 Ok(_) => {}
                 Err(error) => break Err(error.into()),
             }
-            let start = self.chunk.len();
-            self.chunk.resize(start + want, 0);
-            let got = stream.read(&mut self.chunk[start..]);
-            self.chunk.truncate(start + *got.as_ref().unwrap_or(&0));
+            let got = stream.read(&mut self.chunk[self.filled..][..want]);
+            self.filled += *got.as_ref().unwrap_or(&0);
             match got {
                 Ok(0) => break Ok(()),
                 Ok(got) => {
@@ -230,25 +228,29 @@ impl<'a> Reader<'a> {
 
     /// Bytes that the chunk can still take, at least 1; sends it first if it is full.
     fn room(&mut self) -> Result<usize, Stop> {
-        if self.chunk.len() == CHUNK {
+        if self.filled == CHUNK {
             self.send()?;
         }
-        if self.interrupted.load(Relaxed) { Err(Stop) } else { Ok(CHUNK - self.chunk.len()) }
+        if self.interrupted.load(Relaxed) { Err(Stop) } else { Ok(CHUNK - self.filled) }
     }
 
     /// Fills the last page up with zeros, as the page cache does at the end of a file.
     fn pad(&mut self) {
-        let end = self.chunk.len().next_multiple_of(PAGE);
-        self.chunk.resize(end, 0);
+        let end = self.filled.next_multiple_of(PAGE);
+        self.chunk[self.filled..end].fill(0);
+        self.filled = end;
     }
 
     fn send(&mut self) -> Result<(), Stop> {
         self.pad();
-        if self.chunk.is_empty() {
+        if self.filled == 0 {
             return Ok(());
         }
-        let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK));
-        let bytes = std::mem::replace(&mut self.chunk, next);
+        let mut next = self.empty.try_recv().unwrap_or_default();
+        next.resize(CHUNK, 0);
+        let mut bytes = std::mem::replace(&mut self.chunk, next);
+        bytes.truncate(self.filled);
+        self.filled = 0;
         self.progress.add(bytes.len() as u64);
         let chunk = Chunk { number: self.number, bytes };
         self.number += 1;

@@ -148,8 +148,9 @@ pub struct Throughput {
     pub decompress_per_core_mib_s: Option<f64>,
     /// All threads decompressing.
     pub decompress_all_cores_mib_s: Option<f64>,
-    /// Speed of the whole bench over that of a bare loop over the same codecs on the same pages and cores, about 0 to
-    /// 1. Only with `--compare-raw`; one figure for the run, the same in every result.
+    /// Speed of the whole bench over that of a bare loop over the same codecs on the same pages and threads, about 0 to
+    /// 1: by CPU time, less the share of the run that its threads waited for input. Only with `--compare-raw`; one figure
+    /// for the run, the same in every result.
     pub engine_over_raw: Option<f64>,
 }
 
