@@ -9,8 +9,8 @@
 //!   Knows no sockets.
 //! - [`vfio_user`]: the wire to QEMU. Knows no CXL.
 //! - [`control`]: the QMP-style control socket.
-//! - [`serve`] puts them together; [`bench`] measures data without a guest, knowing only the store; [`cli`] is the
-//!   command line.
+//! - [`serve`] puts them together; [`mod@bench`] measures data without a guest, knowing only the store; [`cli`] is
+//!   the command line.
 
 // In the program, not in its tests: what a client, a guest, a file or a flag can cause is an error, not a panic.
 #![warn(clippy::unwrap_used, clippy::todo)]

@@ -205,7 +205,7 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
         source: source(&input, &taken, &found, sampled, interrupted, seconds),
         same_filled: found.same_filled,
         machine: Machine { cpus, threads },
-        planner: planner::plan(args, configs[planned], &found.runs, correction),
+        planner: planner::plan(args, configs[planned], &found.runs, correction, pages < found_pages),
         results,
         failures,
     })

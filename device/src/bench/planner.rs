@@ -95,8 +95,9 @@ impl Windows {
     }
 }
 
-/// Plans for the runs of one config, in the order of the input. None if there are none.
-pub(super) fn plan(args: &BenchArgs, config: Config, runs: &[Run], correction: f64) -> Option<Plan> {
+/// Plans for the runs of one config, in the order of the input. None if there are none. `correction` is what the real
+/// store takes over what the rule says; `sampled`, whether runs that follow each other are not neighbours.
+pub(super) fn plan(args: &BenchArgs, config: Config, runs: &[Run], correction: f64, sampled: bool) -> Option<Plan> {
     if runs.is_empty() {
         return None;
     }
@@ -120,7 +121,7 @@ pub(super) fn plan(args: &BenchArgs, config: Config, runs: &[Run], correction: f
         physical: args.physical,
         window_mib: args.window,
         odds: args.odds,
-        assumptions: assumptions(args, &windows, footprints.len(), stretch, low),
+        assumptions: assumptions(args, &windows, footprints.len(), stretch, low, sampled),
         curve: curve(&windows),
         capacity: if capacity >= GRANULE { capacity / GRANULE * GRANULE } else { capacity },
         overcommit,
@@ -150,7 +151,14 @@ fn curve(windows: &Windows) -> Vec<CurvePoint> {
         .collect()
 }
 
-fn assumptions(args: &BenchArgs, windows: &Windows, runs: usize, stretch: usize, low: u64) -> Vec<String> {
+fn assumptions(
+    args: &BenchArgs,
+    windows: &Windows,
+    runs: usize,
+    stretch: usize,
+    low: u64,
+    sampled: bool,
+) -> Vec<String> {
     let mut list = vec![
         "What the guest will demote compresses like the data measured, in the same mix.".into(),
         format!(
@@ -162,6 +170,12 @@ fn assumptions(args: &BenchArgs, windows: &Windows, runs: usize, stretch: usize,
             windows.drawn.len()
         ),
     ];
+    if sampled {
+        list.push(
+            "Optimistic: of a sample only each MiB is in one piece, so windows look more mixed than they are; use --all."
+                .into(),
+        );
+    }
     if args.odds < windows.shown() {
         list.push(format!(
             "Fewer than one window in {:.0} is beyond what the draws show: the tail from there is taken as normal.",

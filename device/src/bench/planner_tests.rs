@@ -27,7 +27,7 @@ fn phases(count: u64) -> Vec<Run> {
 }
 
 fn planned(flags: &str, runs: &[Run]) -> Plan {
-    plan(&args(flags), Config { codec: Codec::Lz4, block_size: 4096 }, runs, 1.0).unwrap()
+    plan(&args(flags), Config { codec: Codec::Lz4, block_size: 4096 }, runs, 1.0, false).unwrap()
 }
 
 #[test]
@@ -133,4 +133,14 @@ fn a_watermark_larger_than_the_media_promises_nothing_and_says_so() {
 fn a_plan_from_little_data_is_called_weak() {
     assert!(planned("", &phases(10)).assumptions.iter().any(|line| line.starts_with("Weak")));
     assert!(!planned("", &phases(4096)).assumptions.iter().any(|line| line.starts_with("Weak")));
+}
+
+#[test]
+fn a_plan_from_a_sample_is_called_optimistic() {
+    let config = Config { codec: Codec::Lz4, block_size: 4096 };
+    let doubts = [true, false].map(|sampled| {
+        let plan = plan(&args(""), config, &phases(4096), 1.0, sampled).unwrap();
+        plan.assumptions.iter().filter(|line| line.starts_with("Optimistic")).count()
+    });
+    assert_eq!(doubts, [1, 0]);
 }
