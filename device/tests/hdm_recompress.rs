@@ -33,9 +33,9 @@ fn letters(seed: u64) -> Block {
     })
 }
 
-fn medium() -> (Arc<Media>, Receiver<MediaEvent>) {
+fn medium(physical: u64) -> (Arc<Media>, Receiver<MediaEvent>) {
     let watermarks = Watermarks { low: Threshold::Percent(10.0), high: Threshold::Percent(20.0) };
-    let config = MediaConfig { capacity: 16 * MIB, physical: 2 * MIB, codec: Codec::Adaptive(1), watermarks };
+    let config = MediaConfig { capacity: 16 * MIB, physical, codec: Codec::Adaptive(1), watermarks };
     let media = Media::new(&config).unwrap();
     let (told, heard) = channel();
     media.add_listener(Box::new(move |event| told.send(event).unwrap()));
@@ -60,53 +60,52 @@ fn verify(media: &Media, blocks: u64) {
 
 #[test]
 fn a_medium_that_is_short_makes_room_and_tells_the_high_crossing_by_itself() {
-    let (media, events) = medium();
+    let (media, events) = medium(2 * MIB);
     fill(&media, 470);
     assert_eq!(events.try_recv(), Ok(MediaEvent::LowCrossing));
     let before = media.occupancy_now();
     assert!(before.blocked);
-    let _recompressor = start(&media);
+    let recompressor = start(&media);
     assert_eq!(events.recv_timeout(PATIENCE), Ok(MediaEvent::HighCrossing));
+    drop(recompressor);
     let after = media.occupancy_now();
     assert!(!after.blocked && after.usage.free() > after.high_watermark, "{after:?}");
     assert!(after.recompressed.blocks > 0);
+    assert!(after.usage.raw_blocks > 0, "it goes on although media is no longer short: {after:?}");
     assert_eq!(after.recompressed.saved, before.usage.data - after.usage.data);
     verify(&media, 470);
 }
 
 #[test]
-fn stores_that_make_media_short_wake_the_recompressor() {
-    let (media, events) = medium();
+fn an_overfull_medium_makes_room_with_no_frame_to_begin_with() {
+    let (media, events) = medium(2 * MIB);
+    fill(&media, 512);
+    assert_eq!(media.occupancy_now().usage.free(), 0);
     let _recompressor = start(&media);
-    fill(&media, 100);
-    assert_eq!(media.occupancy_now().recompressed, Recompressed::default(), "there was room all the time");
-    // More raw blocks than there are frames: they fit only because others are recompressed meanwhile, and each low
-    // crossing is followed by a high one.
-    for round in 0..3 {
-        media.zero(0..16 * MIB).unwrap();
-        fill(&media, 480);
-        let crossings: Vec<_> = std::iter::from_fn(|| {
-            let event =
-                if media.occupancy_now().blocked { events.recv_timeout(PATIENCE).ok() } else { events.try_recv().ok() };
-            event.filter(|event| !matches!(event, MediaEvent::Overflow { .. }))
-        })
-        .collect();
-        for pair in crossings.chunks(2) {
-            assert_eq!(pair, [MediaEvent::LowCrossing, MediaEvent::HighCrossing], "round {round}");
-        }
-        verify(&media, 480);
-    }
-    assert!(media.occupancy_now().recompressed.blocks > 0);
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(MediaEvent::LowCrossing));
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(MediaEvent::HighCrossing));
+    assert_eq!(media.occupancy_now().overflows, 0);
+    verify(&media, 512);
 }
 
 #[test]
-fn a_recompressor_that_can_do_nothing_for_a_full_medium_still_stops() {
-    let (media, events) = medium();
-    let recompressor = start(&media);
-    // Zeros hold no media; what shrinks media below what is used keeps it short.
-    fill(&media, 8);
-    media.set_watermarks(Watermarks { low: Threshold::Bytes(MIB), high: Threshold::Bytes(2 * MIB - 4096) }).unwrap();
-    drop(recompressor);
+fn nothing_is_recompressed_while_there_is_room_and_what_makes_media_short_wakes_it() {
+    let (media, events) = medium(4 * MIB);
+    let _recompressor = start(&media);
+    fill(&media, 470);
+    assert_eq!(media.occupancy_now().recompressed, Recompressed::default());
+    media.set_physical(2 * MIB).unwrap();
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(MediaEvent::LowCrossing));
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(MediaEvent::HighCrossing));
+    verify(&media, 470);
+}
+
+#[test]
+fn the_thread_stops_however_long_it_would_have_rested() {
+    let (media, events) = medium(2 * MIB);
+    fill(&media, 470);
+    let hour = Duration::from_secs(3600);
+    drop(Recompressor::start(&media, &RecompressorConfig { cpu_percent: 1, pass_interval: hour }).unwrap());
     drop(events);
-    assert_eq!(Arc::strong_count(&media), 1);
+    assert_eq!(Arc::strong_count(&media), 1, "nobody else keeps the medium");
 }

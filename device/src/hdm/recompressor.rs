@@ -5,6 +5,7 @@
 //! this thread. It sleeps without a timer while there is room.
 
 use std::{
+    convert::Infallible,
     io,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -68,8 +69,6 @@ impl Drop for Recompressor {
 /// The [`Recompressor`] is going.
 struct Stopped;
 
-enum Never {}
-
 struct Worker {
     media: Arc<Media>,
     config: RecompressorConfig,
@@ -78,7 +77,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(&self) -> Result<Never, Stopped> {
+    fn run(&self) -> Result<Infallible, Stopped> {
         let mut pacer = Pacer::new(self.config.cpu_percent);
         let start = Instant::now();
         loop {

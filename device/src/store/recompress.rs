@@ -44,8 +44,8 @@ pub struct RecompressStep {
 impl Store {
     /// One step of a pass, from block `from` (0 begins a pass): at most one leaf of the map, and at most `tries`
     /// blocks (one if 0) compressed again. May be called at any time from any thread; contents never change and no
-    /// block is lost. While fewer than 128 frames are free, the slabs never need more frames, holes compacted, for it. Nothing
-    /// to do unless the codec is [`Codec::Adaptive`].
+    /// block is lost. While fewer than 128 frames are free, the slabs never need more frames, holes compacted, for it.
+    /// Nothing to do unless the codec is [`Codec::Adaptive`].
     pub fn recompress(&self, from: u64, tries: usize) -> RecompressStep {
         let mut done = RecompressStep::default();
         let Codec::Adaptive(level) = self.codec else { return done };
@@ -169,7 +169,11 @@ impl Store {
     fn swap_frame(&self, block: u64, from: Class, to: Class, leaf: &mut Leaf<'_>) -> Option<(u32, Span)> {
         while self.step(from, Slab::has_holes, Some(leaf)) == Step::Moved {}
         let (mut giver, mut taker) = (self.slab(from).lock(), self.slab(to).lock());
-        // That may have moved the block itself.
+        // Others may have made room there meanwhile: then nothing need be swapped, and the next pass will see.
+        if taker.has_holes() || !taker.would_take_frame() {
+            return None;
+        }
+        // Compaction may have moved the block itself.
         let Entry::Stored(old) = leaf.get(block) else { return None };
         let (last, owner) = giver.giveable()?;
         let place = {

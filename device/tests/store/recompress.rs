@@ -97,7 +97,7 @@ fn a_full_store_makes_room_by_itself() {
     assert!((0..blocks).all(|at| read(&store, at) == text(at)));
 }
 
-/// Sizes of C source: `RECOMPRESS_IMAGE=FILE`, run with `--release -- --ignored --nocapture`.
+/// From no free frame on: `RECOMPRESS_IMAGE=FILE`, run with `--release -- --ignored --nocapture`.
 #[test]
 #[ignore = "needs a memory image or other large file; the figures of docs/store.md"]
 fn what_an_image_shrinks_to() {
