@@ -67,7 +67,7 @@ enum Raw {
 impl Raw {
     fn new(codec: Codec) -> Self {
         match codec {
-            Codec::Lz4 => Self::Lz4(CompressTable::small()),
+            Codec::Lz4 | Codec::Adaptive(_) => Self::Lz4(CompressTable::small()),
             Codec::Zstd(level) => {
                 let (mut pack, mut unpack) = (CCtx::create(), DCtx::create());
                 for parameter in [

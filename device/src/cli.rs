@@ -41,6 +41,10 @@ Examples:
     cxl-cram-device serve --socket /tmp/cram.sock --capacity 1G --physical 256M \\
         --codec zstd:3 --cache 32M --control /tmp/cram.ctl
 
+  Quick while there is room; when there is not, cold blocks are compressed harder in the background:
+    cxl-cram-device serve --socket /tmp/cram.sock --capacity 1G --physical 256M \\
+        --codec adaptive --recompress-cpu 10
+
   Exact accounting after every single store, for protocol tests (slow):
     cxl-cram-device serve --socket /tmp/cram.sock --capacity 256M --physical 64M --window trap")]
 pub struct ServeArgs {
@@ -56,9 +60,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub physical: Option<u64>,
 
-    /// Codec of the store: lz4, zstd or zstd:LEVEL
+    /// Codec of the store: lz4, zstd[:LEVEL], or adaptive[:LEVEL] (lz4, and zstd for cold blocks once media is short)
     #[arg(long, value_name = "CODEC", default_value = "lz4")]
     pub codec: Codec,
+
+    /// CPU time that recompression may take, in per cent of one core (needs --codec adaptive) [default: 25]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub recompress_cpu: Option<u8>,
 
     /// How guest accesses reach the store: mapped and native, or one message each
     #[arg(long, value_enum, default_value_t = WindowKind::Fuse)]

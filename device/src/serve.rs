@@ -24,9 +24,11 @@ use crate::{
         Window,
         fuse::{FuseConfig, FuseWindow},
         media::{Media, MediaConfig, Watermarks},
+        recompressor::{Recompressor, RecompressorConfig},
         trap::TrapWindow,
     },
     size::format_bytes,
+    store::Codec,
     vfio_user::{Backend, Interrupts, Region, Server, Stop},
 };
 
@@ -223,6 +225,16 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         Box::new(move |event| events.media(event))
     });
 
+    // Taken down when this returns, before the window and the medium.
+    let _recompressor = match args.codec {
+        Codec::Adaptive(_) => {
+            let mut config = RecompressorConfig::default();
+            config.cpu_percent = args.recompress_cpu.unwrap_or(config.cpu_percent);
+            Some(Recompressor::start(&media, &config).context("cannot start the thread that recompresses")?)
+        }
+        Codec::Lz4 | Codec::Zstd(_) => None,
+    };
+
     std::thread::scope(|scope| {
         let control = control.as_ref().map(|control| scope.spawn(|| control.run(&commands, &events, &stop)));
         announce(args);
@@ -261,6 +273,11 @@ fn check(args: &ServeArgs) -> Result<()> {
         "--physical {} must be a multiple of 4 KiB and at most the capacity ({})",
         format_bytes(physical),
         format_bytes(capacity),
+    );
+    ensure!(
+        args.recompress_cpu.is_none() || matches!(args.codec, Codec::Adaptive(_)),
+        "--recompress-cpu needs --codec adaptive: {} recompresses nothing",
+        args.codec,
     );
     Ok(())
 }

@@ -40,7 +40,7 @@ pub struct BenchArgs {
     pub pid: Option<u32>,
 
     /// Codecs: lz4, zstd or zstd:LEVEL
-    #[arg(long, value_name = "CODEC", value_delimiter = ',', default_value = "lz4,zstd:1,zstd:3")]
+    #[arg(value_parser = parse_codec, long, value_name = "CODEC", value_delimiter = ',', default_value = "lz4,zstd:1,zstd:3")]
     pub codec: Vec<Codec>,
 
     /// Block sizes: 1K, 2K, 4K, 8K or 16K
@@ -129,5 +129,13 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.0..=1e9).contains(&rate) => Ok(rate),
         _ => Err(format!("'{text}' is not a rate: use MiB per second, 0 to 1e9")),
+    }
+}
+
+/// A codec that can be measured.
+fn parse_codec(text: &str) -> Result<Codec, String> {
+    match text.parse().map_err(|error: crate::store::CodecError| error.to_string())? {
+        Codec::Adaptive(level) => Err(format!("adaptive is lz4 first and zstd later: measure lz4 and zstd:{level}")),
+        codec => Ok(codec),
     }
 }

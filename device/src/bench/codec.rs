@@ -23,7 +23,8 @@ impl Engine {
     pub(super) fn new(codec: Codec, block_size: usize) -> Option<Self> {
         let (state, room) = match codec {
             Codec::Lz4 => (State::Lz4(CompressTable::small()), get_maximum_output_size(block_size)),
-            Codec::Zstd(level) => {
+            // The command line refuses `adaptive`: what it becomes depends on time, not on the data.
+            Codec::Zstd(level) | Codec::Adaptive(level) => {
                 let (mut pack, mut unpack) = (CCtx::try_create()?, DCtx::try_create()?);
                 for parameter in [
                     CParameter::CompressionLevel(level),

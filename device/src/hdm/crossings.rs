@@ -50,10 +50,13 @@ impl Crossings {
     }
 
     /// Evaluates the gate and tells what was crossed. `free` is read under the lock, so that an old figure cannot
-    /// overtake a new one; `tell` is called with no lock held.
-    pub(super) fn settle(&self, free: impl FnOnce() -> u64, tell: impl Fn(Crossing)) {
+    /// overtake a new one; `tell` is called with no lock held. Returns whether media is short: free media is not above
+    /// the high watermark.
+    pub(super) fn settle(&self, free: impl FnOnce() -> u64, tell: impl Fn(Crossing)) -> bool {
         let mut state = self.state.lock();
-        if let Some(crossing) = state.gate.evaluate(free()) {
+        let free = free();
+        let short = free <= state.gate.high();
+        if let Some(crossing) = state.gate.evaluate(free) {
             // Crossings alternate, so the last one pending is the opposite of this one.
             if state.pending.len() < MAX_PENDING {
                 state.pending.push_back(crossing);
@@ -62,12 +65,13 @@ impl Crossings {
             }
         }
         if state.delivering {
-            return;
+            return short;
         }
         state.delivering = true;
         while let Some(crossing) = state.pending.pop_front() {
             parking_lot::MutexGuard::unlocked(&mut state, || tell(crossing));
         }
         state.delivering = false;
+        short
     }
 }

@@ -15,6 +15,7 @@ use std::{
     },
 };
 
+use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Mutex, RwLock};
 
 use super::{
@@ -28,7 +29,7 @@ pub use super::{
     watermark::{Threshold, Watermarks},
 };
 use crate::size::format_bytes;
-use crate::store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig, StoreError, Usage};
+use crate::store::{BLOCK_SIZE, Block, Codec, RecompressStep, Recompressed, Store, StoreConfig, StoreError, Usage};
 
 /// Bytes [`Media::zero`] holds back from the window at a time.
 const ZERO_CHUNK: u64 = 16 << 20;
@@ -80,6 +81,8 @@ pub struct Occupancy {
     pub poisoned: u64,
     /// Blocks lost to overflow since the medium was last cleared.
     pub overflows: u64,
+    /// What recompression came to since the start.
+    pub recompressed: Recompressed,
 }
 
 /// Why the medium refused.
@@ -136,6 +139,8 @@ pub struct Media {
     crossings: Crossings,
     listeners: RwLock<Vec<Arc<Listener>>>,
     window: RwLock<Option<Weak<dyn Window>>>,
+    /// Holds one token once media was found short: what recompression waits for.
+    short: (Sender<()>, Receiver<()>),
 }
 
 impl Media {
@@ -162,6 +167,7 @@ impl Media {
             crossings: Crossings::new(gate),
             listeners: RwLock::new(Vec::new()),
             window: RwLock::new(None),
+            short: crossbeam_channel::bounded(1),
         }))
     }
 
@@ -250,6 +256,7 @@ impl Media {
             blocked: gate.blocked(),
             poisoned: self.poisoned.load(Ordering::Relaxed),
             overflows: self.overflows.load(Ordering::Relaxed),
+            recompressed: self.store.recompressed(),
         }
     }
 
@@ -359,6 +366,25 @@ impl Media {
         self.crossings.reset();
     }
 
+    /// One step of recompression (see [`Store::recompress`]); a crossing that follows from it is sent.
+    pub(super) fn recompress(&self, from: u64, tries: usize) -> RecompressStep {
+        let step = self.store.recompress(from, tries);
+        if step.changed > 0 {
+            self.settle();
+        }
+        step
+    }
+
+    /// Whether free media is not above the high watermark.
+    pub(super) fn is_short(&self) -> bool {
+        self.store.usage().free() <= self.crossings.gate().high()
+    }
+
+    /// Receives something after media has become short. That may be over by then: ask [`Media::is_short`].
+    pub(super) fn short(&self) -> &Receiver<()> {
+        &self.short.1
+    }
+
     fn zero_chunk(&self, dpa: Range<u64>) -> Result<(), MediaError> {
         let blocks = dpa.start / BLOCK_SIZE as u64..dpa.end / BLOCK_SIZE as u64;
         let _hold = self.hold(dpa.clone());
@@ -394,7 +420,7 @@ impl Media {
     }
 
     fn settle(&self) {
-        self.crossings.settle(
+        let short = self.crossings.settle(
             || self.store.usage().free(),
             |crossing| {
                 self.tell(match crossing {
@@ -403,6 +429,10 @@ impl Media {
                 })
             },
         );
+        if short {
+            // A token that is there already does as well.
+            let _ = self.short.0.try_send(());
+        }
     }
 
     fn tell(&self, event: MediaEvent) {

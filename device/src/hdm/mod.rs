@@ -2,13 +2,14 @@
 //!
 //! [`media::Media`] is what the device keeps: the compressed store, the poison list and the watermarks. A
 //! [`Window`] is how guest loads and stores reach it: [`fuse`] (QEMU maps a file of a FUSE file system, accesses run
-//! at native speed) or [`trap`] (each access is a message).
+//! at native speed) or [`trap`] (each access is a message). [`recompressor`] makes room in it when media is short.
 
 mod bytes;
 mod crossings;
 pub mod fuse;
 pub mod media;
 mod poison;
+pub mod recompressor;
 pub mod trap;
 mod watermark;
 

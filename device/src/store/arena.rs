@@ -78,9 +78,14 @@ impl Arena {
         self.held.load(Relaxed)
     }
 
+    /// Frames that nobody holds.
+    pub(super) fn free(&self) -> u64 {
+        self.limit().saturating_sub(self.held())
+    }
+
     /// Whether a frame could be taken now.
     pub(super) fn has_free(&self) -> bool {
-        self.held() < self.limit()
+        self.free() > 0
     }
 
     /// Bytes of the free lists.

@@ -23,7 +23,7 @@ const BUFFER: usize = get_maximum_output_size(BLOCK_SIZE);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// No codec of that name.
-    #[error("unknown codec '{0}': use lz4, zstd or zstd:LEVEL")]
+    #[error("unknown codec '{0}': use lz4, zstd, zstd:LEVEL, adaptive or adaptive:LEVEL")]
     Unknown(String),
     /// The level is not a number that zstd knows.
     #[error("zstd has no level '{level}': use a whole number from {min} to {max}")]
@@ -41,15 +41,17 @@ impl FromStr for Codec {
     type Err = CodecError;
 
     fn from_str(name: &str) -> Result<Self, CodecError> {
-        let level = match name.split_once(':') {
+        let (codec, level): (fn(i32) -> Self, _) = match name.split_once(':') {
             None if name == "lz4" => return Ok(Self::Lz4),
             None if name == "zstd" => return Ok(Self::Zstd(1)),
-            Some(("zstd", level)) => level,
+            None if name == "adaptive" => return Ok(Self::Adaptive(3)),
+            Some(("zstd", level)) => (Self::Zstd, level),
+            Some(("adaptive", level)) => (Self::Adaptive, level),
             _ => return Err(CodecError::Unknown(name.into())),
         };
         let (min, max) = (zstd_safe::min_c_level(), zstd_safe::max_c_level());
         match level.parse() {
-            Ok(level) if (min..=max).contains(&level) => Ok(Self::Zstd(level)),
+            Ok(level) if (min..=max).contains(&level) => Ok(codec(level)),
             _ => Err(CodecError::Level { level: level.into(), min, max }),
         }
     }
@@ -60,6 +62,7 @@ impl fmt::Display for Codec {
         match self {
             Self::Lz4 => f.write_str("lz4"),
             Self::Zstd(level) => write!(f, "zstd:{level}"),
+            Self::Adaptive(level) => write!(f, "adaptive:{level}"),
         }
     }
 }
@@ -85,13 +88,14 @@ impl Engine {
         Self { buffer: Box::new([0; BUFFER]), lz4: CompressTable::small(), zstd: None, unzstd: None }
     }
 
-    /// Compresses a block. The payload, or the block itself if it does not shrink.
+    /// Compresses a new block. The payload, or the block itself if it does not shrink.
     pub(super) fn pack<'a>(&'a mut self, codec: Codec, block: &'a Block) -> (Form, &'a [u8]) {
-        let packed = match codec {
-            Codec::Lz4 => compress_into_with_table(block, &mut self.buffer[..], &mut self.lz4).ok(),
-            Codec::Zstd(level) => self.pack_zstd(level, block),
+        let (form, packed) = match codec {
+            Codec::Lz4 | Codec::Adaptive(_) => {
+                (Form::Lz4, compress_into_with_table(block, &mut self.buffer[..], &mut self.lz4).ok())
+            }
+            Codec::Zstd(level) => (Form::Zstd, self.pack_zstd(level, block)),
         };
-        let form = if codec == Codec::Lz4 { Form::Lz4 } else { Form::Zstd };
         match packed {
             Some(len @ 1..=MAX_PAYLOAD) => (form, &self.buffer[..len]),
             _ => (Form::Raw, block),
@@ -163,17 +167,23 @@ mod tests {
 
     #[test]
     fn a_codec_reads_its_own_name() {
-        for codec in [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(-5), Codec::Zstd(22)] {
+        for codec in
+            [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(-5), Codec::Zstd(22), Codec::Adaptive(3), Codec::Adaptive(-1)]
+        {
             assert_eq!(codec.to_string().parse(), Ok(codec));
         }
         assert_eq!("zstd".parse(), Ok(Codec::Zstd(1)));
+        assert_eq!("adaptive".parse(), Ok(Codec::Adaptive(3)));
     }
 
     #[test]
     fn a_name_that_is_no_codec_is_refused_with_what_would_do() {
         for name in ["", "lzo", "LZ4", "lz4:1", "zstd1", "zst:1"] {
             let error = name.parse::<Codec>().unwrap_err();
-            assert_eq!(error.to_string(), format!("unknown codec '{name}': use lz4, zstd or zstd:LEVEL"));
+            assert_eq!(
+                error.to_string(),
+                format!("unknown codec '{name}': use lz4, zstd, zstd:LEVEL, adaptive or adaptive:LEVEL")
+            );
         }
         for level in ["", "23", "-131073", "1.5", "fast", "99999999999"] {
             let error = format!("zstd:{level}").parse::<Codec>().unwrap_err();

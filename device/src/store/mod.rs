@@ -8,6 +8,7 @@ mod codec;
 mod count;
 mod entry;
 mod map;
+mod recompress;
 mod slab;
 
 use std::ops::Range;
@@ -19,6 +20,7 @@ use arena::{Arena, Span};
 pub use codec::CodecError;
 use entry::{Entry, Form, Stored};
 use map::{BlockMap, Leaf};
+pub use recompress::{RecompressStep, Recompressed};
 use slab::{Class, MAX_BLOCKS, Slab};
 
 /// Bytes in a block.
@@ -27,13 +29,16 @@ pub const BLOCK_SIZE: usize = 4096;
 /// The contents of one block.
 pub type Block = [u8; BLOCK_SIZE];
 
-/// How blocks are compressed. Parsed from `lz4`, `zstd` (level 1) or `zstd:LEVEL`.
+/// How blocks are compressed. Parsed from `lz4`, `zstd` (level 1), `zstd:LEVEL`, `adaptive` (level 3) or
+/// `adaptive:LEVEL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     /// LZ4 block format (lz4_flex).
     Lz4,
     /// Zstandard at this level.
     Zstd(i32),
+    /// LZ4 for new blocks; [`Store::recompress`] turns cold ones into Zstandard at this level.
+    Adaptive(i32),
 }
 
 /// What a store is made from.
@@ -126,6 +131,8 @@ pub struct Store {
     arena: Arena,
     /// One a class.
     slabs: Box<[Mutex<Slab>]>,
+    /// Held for a step of recompression: one at a time.
+    recompressing: Mutex<()>,
     counts: Counts,
 }
 
@@ -138,6 +145,8 @@ struct Counts {
     same_filled: AtomicU64,
     slab_metadata: AtomicU64,
     moved: AtomicU64,
+    recompressed: AtomicU64,
+    recompressed_saved: AtomicU64,
 }
 
 /// What one step of compaction did.
@@ -167,6 +176,7 @@ impl Store {
             map: BlockMap::new(config.blocks)?,
             arena: Arena::new(config.blocks)?,
             slabs: Class::all().map(|class| Mutex::new(Slab::new(class))).collect(),
+            recompressing: Mutex::new(()),
             counts: Counts::default(),
         };
         store.set_physical(config.physical)?;
@@ -205,7 +215,7 @@ impl Store {
         match leaf.get(block) {
             Entry::Empty => out.fill(0),
             Entry::Fill(word) => out.as_chunks_mut().0.fill(word.to_ne_bytes()),
-            Entry::Stored(Stored { slot, len, form }) => {
+            Entry::Stored(Stored { slot, len, form, .. }) => {
                 let corrupt = StoreError::Corrupt { block };
                 let Some(at) = self.slab(Class::of(len)).lock().span(slot) else { return Err(corrupt) };
                 if form == Form::Raw {
@@ -347,7 +357,7 @@ impl Store {
         };
         // SAFETY: the slot is live and of the payload's class, and the leaf of its block is locked.
         unsafe { self.arena.store(at, payload) };
-        let stored = Stored { slot, len: payload.len(), form };
+        let stored = Stored::new(slot, payload.len(), form);
         leaf.set(block, Entry::Stored(stored));
         self.count_in(stored);
         drop(leaf);

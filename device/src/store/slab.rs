@@ -120,14 +120,31 @@ impl Slab {
     /// slot each time it runs into the upper end: more holes, fewer moves. Both are least, summed over all slabs, when
     /// the number grows with the square root of the traffic; the factor and the cap are measured (docs/store.md).
     fn allowance(&self) -> usize {
-        let live = self.owners.len() - self.holes.len();
-        (live.isqrt() * 2 / 5).min(16)
+        (self.live_slots().isqrt() * 2 / 5).min(16)
     }
 
     /// Whether compaction would free a frame.
     pub(super) fn has_slack(&self) -> bool {
-        let live = self.owners.len() - self.holes.len();
-        (live * self.slot_size).div_ceil(FRAME) < self.frames.len()
+        self.frames_for(self.live_slots()) < self.frames.len()
+    }
+
+    /// Whether one more live slot needs a frame more, holes compacted.
+    pub(super) fn would_take_frame(&self) -> bool {
+        self.frames_for(self.live_slots() + 1) > self.frames_for(self.live_slots())
+    }
+
+    /// Whether one live slot less needs a frame less, holes compacted.
+    pub(super) fn would_give_frame(&self) -> bool {
+        self.frames_for(self.live_slots().saturating_sub(1)) < self.frames_for(self.live_slots())
+    }
+
+    fn live_slots(&self) -> usize {
+        self.owners.len() - self.holes.len()
+    }
+
+    /// Frames that hold so many slots.
+    fn frames_for(&self, slots: usize) -> usize {
+        (slots * self.slot_size).div_ceil(FRAME)
     }
 
     /// The last slot and its block, if it could move into a hole.
@@ -156,6 +173,57 @@ impl Slab {
         self.retract(arena);
         count::change(metadata, before, self.metadata());
         Some(to)
+    }
+
+    /// Whether there are holes.
+    pub(super) fn has_holes(&self) -> bool {
+        !self.holes.is_empty()
+    }
+
+    /// The last slot and its block, if without one slot more the last frame is free. None if there are holes.
+    pub(super) fn giveable(&self) -> Option<(u32, u32)> {
+        if self.has_holes() || !self.would_give_frame() {
+            return None;
+        }
+        Some((self.owners.len() as u32 - 1, *self.owners.last()?))
+    }
+
+    /// Frees a slot, moves the first `len` bytes of the last slot there (unless it is that one) and hands the frame this
+    /// leaves unused to `taker`, for a new slot there at its end: no other thread can have the frame in between. Returns
+    /// the new slot. Its owner is the owner of the slot freed.
+    ///
+    /// # Safety
+    /// [`Slab::giveable`] named the last slot, `len` is at most the slot size, and the caller holds the leaf locks of its
+    /// block and of the block whose slot is freed.
+    pub(super) unsafe fn hand_over(
+        &mut self,
+        slot: u32,
+        len: usize,
+        taker: &mut Self,
+        arena: &Arena,
+        metadata: &AtomicU64,
+    ) -> Option<(u32, Span)> {
+        let before = self.metadata() + taker.metadata();
+        let (last, owner) = self.giveable()?;
+        let (from, to) = (self.span(last)?, self.span(slot)?);
+        let block = std::mem::replace(self.owners.get_mut(slot as usize)?, owner);
+        if last != slot {
+            let mut bytes = [0; FRAME];
+            // SAFETY: both blocks are locked by the caller.
+            unsafe {
+                arena.load(from, &mut bytes[..len]);
+                arena.store(to, &bytes[..len]);
+            }
+        }
+        self.owners.pop();
+        grow(&mut taker.frames);
+        taker.frames.extend(self.frames.pop());
+        grow(&mut taker.owners);
+        taker.owners.push(block);
+        self.retract(arena);
+        count::change(metadata, before, self.metadata() + taker.metadata());
+        let new = taker.owners.len() as u32 - 1;
+        Some((new, taker.span(new)?))
     }
 
     /// Drops holes at the end, and the frames behind them.

@@ -49,6 +49,8 @@ fn status_tells_an_empty_medium_and_a_filled_one() {
         ("logical", json!(0)),
         ("data-ratio", json!(null)),
         ("effective-ratio", json!(null)),
+        ("recompressed-blocks", json!(0)),
+        ("recompressed-saved", json!(0)),
         ("poisoned", json!(0)),
         ("overflows", json!(0)),
     ];

@@ -42,6 +42,23 @@ pub(crate) fn noisy(seed: u64, noise: usize) -> Block {
     block
 }
 
+/// A block of words, as in text: lz4 shrinks it, zstd shrinks it much more.
+pub(crate) fn text(seed: u64) -> Block {
+    let mut words = Random::new(7);
+    let words: Vec<String> = (0..400)
+        .map(|_| (0..2 + words.below(8)).map(|_| char::from(b'a' + words.below(16) as u8)).chain([' ']).collect())
+        .collect();
+    let mut random = Random::new(seed);
+    let mut bytes = std::iter::repeat_with(|| words[random.below(400) as usize].bytes()).flatten();
+    std::array::from_fn(|_| bytes.next().unwrap())
+}
+
+/// Letters without words: lz4 finds nothing in them, zstd makes half of them.
+pub(crate) fn letters(seed: u64) -> Block {
+    let mut random = Random::new(seed);
+    std::array::from_fn(|_| b'a' + random.below(16) as u8)
+}
+
 /// A store of this many blocks and frames.
 pub(crate) fn store(blocks: u64, frames: u64, codec: Codec) -> Store {
     Store::new(&StoreConfig { blocks, physical: frames * BLOCK_SIZE as u64, codec }).unwrap()

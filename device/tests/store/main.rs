@@ -6,4 +6,5 @@ mod data;
 mod limits;
 mod model;
 mod packing;
+mod recompress;
 mod threads;

@@ -1,4 +1,4 @@
-//! Any sequence of writes, reads, trims and changes of physical size, against a plain array. The media is tiny, so it
+//! Any sequence of writes, reads, trims, steps of recompression and changes of physical size, against a plain array. The media is tiny, so it
 //! is exhausted all the time; the running counters must equal a recount after every step.
 
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use cxl_cram_device::store::{BLOCK_SIZE, Block, Codec, Store, StoreError};
 use proptest::prelude::*;
 
-use crate::data::{filled, noisy, read, store};
+use crate::data::{filled, letters, noisy, read, store, text};
 
 /// A fill word that begins like a tagged map entry and therefore is compressed.
 const COLLIDES: u64 = 0xa9b1_4000_0000_0000;
@@ -19,6 +19,10 @@ enum Data {
     Fill(u64),
     /// `noise` random bytes, the rest a short pattern: the more noise, the larger the payload.
     Mixed { seed: u64, noise: usize },
+    /// What zstd shrinks better than lz4.
+    Text(u64),
+    /// What zstd shrinks and lz4 does not.
+    Letters(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -29,12 +33,16 @@ enum Step {
     Read(u64),
     Trim(Range<u64>),
     SetPhysical(u64),
+    /// From a block, at most so many tries.
+    Recompress(u64, usize),
 }
 
 fn block(data: &Data) -> Block {
     match *data {
         Data::Fill(word) => filled(word),
         Data::Mixed { seed, noise } => noisy(seed, noise),
+        Data::Text(seed) => text(seed),
+        Data::Letters(seed) => letters(seed),
     }
 }
 
@@ -44,6 +52,8 @@ fn data() -> impl Strategy<Value = Data> {
         4 => (any::<u64>(), 0..=BLOCK_SIZE).prop_map(|(seed, noise)| Data::Mixed { seed, noise }),
         2 => (any::<u64>(), 0..40_usize).prop_map(|(seed, noise)| Data::Mixed { seed, noise }),
         1 => any::<u64>().prop_map(|seed| Data::Mixed { seed, noise: BLOCK_SIZE }),
+        2 => any::<u64>().prop_map(Data::Text),
+        1 => any::<u64>().prop_map(Data::Letters),
     ]
 }
 
@@ -57,6 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..BLOCKS, 0..BLOCKS).prop_map(|(a, b)| Step::Trim(a.min(b)..a.max(b))),
         1 => (number(), 0..4_u64).prop_map(|(at, len)| Step::Trim(at..(at + len).min(BLOCKS))),
         1 => Just(Step::Trim(0..BLOCKS)),
+        6 => (number(), 0..20_usize).prop_map(|(from, tries)| Step::Recompress(from, tries)),
         2 => (0..24_u64).prop_map(|frames| Step::SetPhysical(frames * BLOCK_SIZE as u64)),
     ]
 }
@@ -72,6 +83,19 @@ fn write(store: &Store, model: &mut [Block], at: u64, data: &Block) -> Result<()
         }
         Err(error) => return Err(TestCaseError::fail(error.to_string())),
     }
+    Ok(())
+}
+
+fn recompress(store: &Store, from: u64, tries: usize) -> Result<(), TestCaseError> {
+    let (before, total) = (store.usage(), store.recompressed());
+    let step = store.recompress(from, tries);
+    let (after, new_total) = (store.usage(), store.recompressed());
+    prop_assert!(step.changed <= step.tried && step.tried <= tries.max(1));
+    prop_assert!(step.next.is_none_or(|next| next > from && next < BLOCKS), "{:?}", step);
+    prop_assert_eq!(before.data - after.data, step.saved);
+    prop_assert_eq!(before.compressed_blocks + before.raw_blocks, after.compressed_blocks + after.raw_blocks);
+    prop_assert_eq!(new_total.blocks - total.blocks, step.changed as u64);
+    prop_assert_eq!(new_total.saved - total.saved, step.saved);
     Ok(())
 }
 
@@ -96,6 +120,7 @@ fn check(codec: Codec, frames: u64, steps: &[Step]) -> Result<(), TestCaseError>
                 store.trim(blocks.clone()).unwrap();
                 model[blocks.start as usize..blocks.end as usize].fill([0; BLOCK_SIZE]);
             }
+            Step::Recompress(from, tries) => recompress(&store, *from, *tries)?,
             Step::SetPhysical(bytes) => prop_assert_eq!(store.set_physical(*bytes).unwrap(), *bytes),
         }
         let usage = store.usage();
@@ -118,7 +143,7 @@ proptest! {
 
     #[test]
     fn a_store_is_an_array_that_forgets_only_what_it_refused(
-        codec in prop_oneof![Just(Codec::Lz4), Just(Codec::Zstd(1)), Just(Codec::Zstd(-1)), Just(Codec::Zstd(9))],
+        codec in prop_oneof![Just(Codec::Lz4), Just(Codec::Zstd(1)), Just(Codec::Zstd(-1)), Just(Codec::Zstd(9)), Just(Codec::Adaptive(1)), Just(Codec::Adaptive(3)), Just(Codec::Adaptive(3))],
         frames in 0..24_u64,
         steps in prop::collection::vec(step(), 1..60),
     ) {

@@ -1,11 +1,12 @@
 //! Many threads on one store: what is read is always one whole version of the block, and the counters add up.
 
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use cxl_cram_device::store::{BLOCK_SIZE, Block, Codec, Store, StoreError};
+use cxl_cram_device::store::{BLOCK_SIZE, Block, Codec, Recompressed, Store, StoreError};
 
-use crate::data::{Random, filled, noisy, read, store};
+use crate::data::{Random, filled, letters, noisy, read, store, text};
 
 const BLOCKS: u64 = 1300;
 const THREADS: u64 = 4;
@@ -16,7 +17,11 @@ fn version(block: u64, seed: u64) -> Block {
     if seed.is_multiple_of(8) {
         return filled(block << 32 | seed);
     }
-    let mut data = noisy(seed, (seed % 4600).min(BLOCK_SIZE as u64) as usize);
+    let mut data = match seed % 8 {
+        1 | 2 => text(seed),
+        3 => letters(seed),
+        _ => noisy(seed, (seed % 4600).min(BLOCK_SIZE as u64) as usize),
+    };
     data[..8].copy_from_slice(&block.to_ne_bytes());
     data[8..16].copy_from_slice(&seed.to_ne_bytes());
     data
@@ -57,15 +62,35 @@ fn work(store: &Store, seed: u64, frames: RangeInclusive<u64>) -> u64 {
     refused
 }
 
-fn stress(codec: Codec, least: u64, frames: u64) -> u64 {
+/// Pass after pass until the others are done.
+fn recompress(store: &Store, done: &AtomicU64) {
+    let mut from = 0;
+    while done.load(Relaxed) < THREADS {
+        from = store.recompress(from, 8).next.unwrap_or(0);
+    }
+}
+
+/// Returns refused writes and what became of recompression, which runs in two threads if the codec is adaptive.
+fn stress(codec: Codec, least: u64, frames: u64) -> (u64, Recompressed) {
     let store = store(BLOCKS, frames, codec);
-    let refused = AtomicU64::new(0);
+    let (refused, done) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (store, refused) = (&store, &refused);
-            scope.spawn(move || refused.fetch_add(work(store, thread + 1, least..=frames), Relaxed));
+            let (store, refused, done) = (&store, &refused, &done);
+            scope.spawn(move || {
+                // Counted although it panics: the others must not wait for it for ever.
+                let result = catch_unwind(AssertUnwindSafe(|| work(store, thread + 1, least..=frames)));
+                done.fetch_add(1, Relaxed);
+                refused.fetch_add(result.unwrap_or_else(|panic| resume_unwind(panic)), Relaxed);
+            });
+        }
+        if matches!(codec, Codec::Adaptive(_)) {
+            for _ in 0..2 {
+                scope.spawn(|| recompress(&store, &done));
+            }
         }
     });
+    let recompressed = store.recompressed();
     assert_eq!(store.usage(), store.recount());
     for block in 0..BLOCKS {
         verify(block, &read(&store, block));
@@ -74,19 +99,33 @@ fn stress(codec: Codec, least: u64, frames: u64) -> u64 {
     let usage = store.usage();
     assert_eq!(usage, store.recount());
     assert_eq!((usage.used, usage.data, usage.compressed_blocks + usage.raw_blocks), (0, 0, 0));
-    refused.into_inner()
+    (refused.into_inner(), recompressed)
 }
 
 #[test]
 fn threads_that_share_blocks_read_whole_versions_only() {
     for codec in [Codec::Lz4, Codec::Zstd(1)] {
-        assert_eq!(stress(codec, BLOCKS, BLOCKS), 0, "there is media for the whole capacity");
+        assert_eq!(stress(codec, BLOCKS, BLOCKS).0, 0, "there is media for the whole capacity");
     }
 }
 
 #[test]
 fn threads_on_a_full_store_read_whole_versions_only() {
-    assert!(stress(Codec::Lz4, 250, 500) > 0, "the store was never full");
+    assert!(stress(Codec::Lz4, 250, 500).0 > 0, "the store was never full");
+}
+
+#[test]
+fn recompression_under_way_changes_no_contents_and_refuses_no_write_while_there_is_media() {
+    let (refused, recompressed) = stress(Codec::Adaptive(1), BLOCKS, BLOCKS);
+    assert_eq!(refused, 0, "there is media for the whole capacity");
+    assert!(recompressed.blocks > 0 && recompressed.saved > 0, "{recompressed:?}");
+}
+
+#[test]
+fn recompression_of_a_full_store_changes_no_contents() {
+    let (refused, recompressed) = stress(Codec::Adaptive(1), 250, 500);
+    assert!(refused > 0, "the store was never full");
+    assert!(recompressed.blocks > 0, "{recompressed:?}");
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(super) fn query_status(device: &DeviceCommands, arguments: &mut Arguments) -
             "raw": usage.raw_blocks,
             "same-filled": usage.same_filled_blocks,
         },
+        "recompressed-blocks": occupancy.recompressed.blocks,
+        "recompressed-saved": occupancy.recompressed.saved,
         "poisoned": occupancy.poisoned,
         "overflows": occupancy.overflows,
         "resident": {
