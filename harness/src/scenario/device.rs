@@ -221,6 +221,10 @@ pub struct Status {
     pub poisoned: u64,
     /// Blocks lost to overflow.
     pub overflows: u64,
+    /// Blocks that an adaptive codec has recompressed.
+    pub recompressed_blocks: u64,
+    /// Compressed bytes that this has saved.
+    pub recompressed_saved: u64,
 }
 
 /// What the window holds, bytes, and has done, pages.

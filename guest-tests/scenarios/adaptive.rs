@@ -1,0 +1,46 @@
+//! Media runs short, and the device makes room by itself: cold blocks become zstd, and nothing is lost on the way.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "adaptive",
+    story: "real data leaves too little media free: the device recompresses it until the high crossing, all verifies",
+    // The corpus takes about 106 MiB with lz4 and about 80 MiB with zstd.
+    device: DeviceShape { physical: "112M", codec: "adaptive", ..DeviceShape::DEFAULT },
+    machine: MachineShape { corpus: true, ..MachineShape::DEFAULT },
+    limit: Duration::from_secs(180),
+    tell,
+};
+
+const BYTES: u64 = 256 << 20;
+const LIMIT: Duration = Duration::from_secs(60);
+const RECORD: &[&str] = &["log", "event_type", "health_status"];
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    lab.create_region()?;
+    lab.online_node(1)?;
+    let mut trace = lab.guest.trace("adaptive", &["cxl:cxl_memory_module"])?;
+
+    lab.step("256 MiB of real data, until the low crossing");
+    let mut memory = lab.guest.memory()?;
+    let map = memory.map_on(1, BYTES, LIMIT)?;
+    let corpus = Pattern::File { path: "/dev/vda".into(), offset: 0 };
+    memory.fill(map.all(), &corpus, LIMIT)?;
+    lab.fact("told first", lab.event(&mut trace, "cxl_memory_module", RECORD)?);
+
+    lab.step("the guest does nothing, and the device makes room");
+    lab.fact("told then", lab.event(&mut trace, "cxl_memory_module", RECORD)?);
+    let status = lab.device.status()?;
+    lab.fact("blocked", status.blocked);
+    lab.fact("poisoned", status.poisoned);
+    lab.figure("media taken", format_bytes(status.used));
+    lab.figure("recompressed blocks", status.recompressed_blocks);
+    lab.figure("room made", format_bytes(status.recompressed_saved));
+
+    lab.step("everything is as it was written");
+    let verdict = memory.verify(map.all(), &corpus, LIMIT)?;
+    lab.fact("pages", verdict.pages);
+    lab.fact("pages wrong or poisoned", verdict.pages_wrong + verdict.pages_poisoned);
+    Ok(())
+}
