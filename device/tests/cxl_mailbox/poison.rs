@@ -33,6 +33,7 @@ fn list(device: &Device) -> Vec<Record> {
     let mut all = Vec::new();
     loop {
         let (flags, records) = page(device, 0, CAPACITY);
+        assert!(records.first() > all.last() || flags & 1 == 0, "the list does not go on");
         all.extend(records);
         if flags & 1 == 0 {
             return all;
