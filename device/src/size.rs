@@ -1,6 +1,4 @@
-//! Sizes and thresholds as people write them, on the command line and on the control socket.
-
-use crate::hdm::media::Threshold;
+//! Sizes as people write them, on the command line and on the control socket.
 
 /// Parses bytes: `100663296`, `96M`, `96MiB`, `1.5G`. K, M, G and T are binary (M = 1048576).
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -10,15 +8,6 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         .then(|| parse_size::Config::new().with_binary().parse_size(text).ok())
         .flatten()
         .ok_or_else(|| format!("{text:?} is not a size; give bytes, or a number with K, M, G or T such as 96M"))
-}
-
-/// Parses a threshold on free media: a size as [`parse_bytes`] takes it, or per cent of the physical size such as `20%`.
-pub fn parse_threshold(text: &str) -> Result<Threshold, String> {
-    let Some(number) = text.trim().strip_suffix('%') else { return parse_bytes(text).map(Threshold::Bytes) };
-    match number.trim().parse::<f64>() {
-        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Threshold::Percent(percent)),
-        _ => Err(format!("{text:?} is not a percentage; give 0% to 100%, or a size such as 96M")),
-    }
 }
 
 /// Bytes for people, binary and exact where that is short: `512 MiB`, `1.5 GiB`, `4095 B`, `3.9 MiB` (rounded down).
@@ -63,18 +52,6 @@ mod tests {
         {
             let error = parse_bytes(text).unwrap_err();
             assert!(error.contains("96M"), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn thresholds_are_per_cent_or_bytes() {
-        assert_eq!(parse_threshold("20%"), Ok(Threshold::Percent(20.0)));
-        assert_eq!(parse_threshold("12.5 %"), Ok(Threshold::Percent(12.5)));
-        assert_eq!(parse_threshold("0%"), Ok(Threshold::Percent(0.0)));
-        assert_eq!(parse_threshold("100%"), Ok(Threshold::Percent(100.0)));
-        assert_eq!(parse_threshold("96M"), Ok(Threshold::Bytes(96 << 20)));
-        for text in ["101%", "-1%", "NaN%", "inf%", "%", "x%", "20%%", ""] {
-            assert!(parse_threshold(text).is_err(), "{text}");
         }
     }
 

@@ -74,7 +74,7 @@ impl Arguments {
     /// A threshold: bytes, a size such as `"96M"`, or a percentage such as `"20%"`.
     pub fn threshold(&mut self, name: &str) -> Result<crate::hdm::media::Threshold, CommandError> {
         match self.take(name).ok_or_else(|| missing(name))? {
-            Value::String(text) => size::parse_threshold(&text).map_err(|why| wrong(name, &why)),
+            Value::String(text) => text.parse().map_err(|why: String| wrong(name, &why)),
             number => number
                 .as_u64()
                 .map(crate::hdm::media::Threshold::Bytes)

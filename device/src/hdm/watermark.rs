@@ -2,6 +2,10 @@
 //!
 //! Below low: blocked, one low crossing. Above high: free again, one high crossing. In between the last state holds.
 
+use std::str::FromStr;
+
+use crate::size::parse_bytes;
+
 /// A threshold on free media.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Threshold {
@@ -9,6 +13,19 @@ pub enum Threshold {
     Percent(f64),
     /// Bytes.
     Bytes(u64),
+}
+
+/// A size as [`parse_bytes`] takes it, or per cent of the physical size such as `20%`.
+impl FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(number) = text.trim().strip_suffix('%') else { return parse_bytes(text).map(Self::Bytes) };
+        match number.trim().parse::<f64>() {
+            Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self::Percent(percent)),
+            _ => Err(format!("{text:?} is not a percentage; give 0% to 100%, or a size such as 96M")),
+        }
+    }
 }
 
 impl Threshold {
@@ -107,5 +124,22 @@ impl Gate {
 
     pub(super) fn blocked(&self) -> bool {
         self.blocked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_per_cent_or_bytes() {
+        assert_eq!("20%".parse(), Ok(Threshold::Percent(20.0)));
+        assert_eq!("12.5 %".parse(), Ok(Threshold::Percent(12.5)));
+        assert_eq!("0%".parse(), Ok(Threshold::Percent(0.0)));
+        assert_eq!("100%".parse(), Ok(Threshold::Percent(100.0)));
+        assert_eq!("96M".parse(), Ok(Threshold::Bytes(96 << 20)));
+        for text in ["101%", "-1%", "NaN%", "inf%", "%", "x%", "20%%", ""] {
+            assert!(text.parse::<Threshold>().is_err(), "{text}");
+        }
     }
 }

@@ -267,13 +267,11 @@ impl Lab {
     /// Ends guest and device, and joins their ends to how the story went.
     pub(super) fn take_down(mut self, told: Result<()>) -> Findings {
         self.progress.set_message("taking down");
-        let troubles = self.machine.troubles();
+        // Taken before the machine is shut down: the tail shows the story's end, not the shutdown.
+        let report = self.machine.health().report();
         self.machine.shut_down(BOOT_LIMIT);
         let stopped = if self.device.killed() { Ok(()) } else { self.device.stop() };
-        let verdict = told.and_then(|()| match troubles.first() {
-            Some(trouble) => Err(anyhow!("the guest kernel complained: {}", trouble.line)),
-            None => stopped,
-        });
+        let verdict = told.and_then(|()| if report.troubles.is_empty() { stopped } else { Err(anyhow!("{report}")) });
         Findings { facts: self.facts, figures: self.figures, verdict }
     }
 }

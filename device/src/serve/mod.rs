@@ -3,6 +3,8 @@
 //! [`Board`] is what the wire sees: it sends each region access to the part that answers it. [`run`] is `serve` on the
 //! command line: check the arguments, build from the medium outwards, serve until a signal, take everything down.
 
+mod args;
+
 use std::{io::Write, os::fd::BorrowedFd, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +19,6 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use crate::{
-    cli::{ServeArgs, WindowKind},
     control::{self, DeviceCommands, Events, WatermarkInjector},
     cxl::{Msix, Type3, Type3Config},
     hdm::{
@@ -42,6 +43,8 @@ const CAPACITY_UNIT: u64 = 256 << 20;
 
 /// The largest capacity: what the store can number.
 const CAPACITY_MAX: u64 = 8 << 40;
+
+pub use self::args::{OnFull, ServeArgs, WindowKind};
 
 /// The device as the wire sees it.
 pub struct Board {

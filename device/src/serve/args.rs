@@ -1,0 +1,132 @@
+//! The options of `serve`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use crate::{hdm::media::Threshold, size::parse_bytes, store::Codec};
+
+/// Serve the device to a QEMU >= 10.1 over vfio-user.
+///
+/// Runs until SIGTERM or SIGINT. One QEMU at a time; when it goes, the next may connect and finds the device
+/// powered on afresh.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  A device that promises 1 GiB and has 512 MiB of media:
+    cxl-cram-device serve --socket /tmp/cram.sock --capacity 1G --physical 512M
+
+  Harder compression, a small decompressed cache, a control socket for qmp-shell:
+    cxl-cram-device serve --socket /tmp/cram.sock --capacity 1G --physical 256M \\
+        --codec zstd:3 --cache 32M --control /tmp/cram.ctl
+
+  Quick while there is room; when there is not, cold blocks are compressed harder in the background:
+    cxl-cram-device serve --socket /tmp/cram.sock --capacity 1G --physical 256M \\
+        --codec adaptive --recompress-cpu 10
+
+  Exact accounting after every single store, for protocol tests (slow):
+    cxl-cram-device serve --socket /tmp/cram.sock --capacity 256M --physical 64M --window trap")]
+pub struct ServeArgs {
+    /// Socket that QEMU's vfio-user-pci connects to; made with mode 0600
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+
+    /// HDM promised to the guest: a multiple of 256 MiB
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_bytes)]
+    pub capacity: u64,
+
+    /// Media that exists: what compressed data may take [default: half the capacity]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub physical: Option<u64>,
+
+    /// Codec of the store: lz4, zstd, zstd:LEVEL, adaptive or adaptive:LEVEL (lz4, and zstd for cold blocks once media is short)
+    #[arg(long, value_name = "CODEC", default_value = "lz4")]
+    pub codec: Codec,
+
+    /// CPU time that recompression may take, in per cent of one core (needs --codec adaptive) [default: 25]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub recompress_cpu: Option<u8>,
+
+    /// How guest accesses reach the store: mapped and native, or one message each
+    #[arg(long, value_enum, default_value_t = WindowKind::Fuse)]
+    pub window: WindowKind,
+
+    /// Bound on decompressed bytes held by the FUSE window
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_bytes)]
+    pub cache: u64,
+
+    /// Free media below this is the low crossing (MSI-X vector 12): per cent of the physical size, or a size
+    #[arg(long, value_name = "N%|SIZE", default_value = "10%", value_parser = str::parse::<Threshold>)]
+    pub low_watermark: Threshold,
+
+    /// Free media above this is the high crossing (MSI-X vector 13): per cent of the physical size, or a size
+    #[arg(long, value_name = "N%|SIZE", default_value = "20%", value_parser = str::parse::<Threshold>)]
+    pub high_watermark: Threshold,
+
+    /// What becomes of a block that no longer fits
+    #[arg(long, value_enum, default_value_t = OnFull::Poison)]
+    pub on_full: OnFull,
+
+    /// How long a dirty page may wait for its write-back, in milliseconds: occupancy lags by at most this
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub flush_interval: u64,
+
+    /// Pages the host kernel reads ahead on a fault of the FUSE window: small is faithful, large is fast
+    #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = parse_bytes)]
+    pub readahead: u64,
+
+    /// Socket for QMP-style control (qmp-shell works); made with mode 0600
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// Serial number of the function and of the memory device
+    #[arg(long, value_name = "HEX", default_value = "0xc7a30001", value_parser = parse_serial)]
+    pub serial: u64,
+
+    /// Log more: -v for events, -vv for every register access ($CXL_CRAM_LOG takes tracing filters)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl ServeArgs {
+    /// Media that exists, bytes.
+    pub fn physical(&self) -> u64 {
+        self.physical.unwrap_or(self.capacity / 2)
+    }
+
+    /// The longest wait of a dirty page.
+    pub fn flush_interval(&self) -> Duration {
+        Duration::from_millis(self.flush_interval)
+    }
+}
+
+/// How guest accesses reach the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WindowKind {
+    /// QEMU maps a file of a FUSE file system: hot accesses are native
+    Fuse,
+    /// Every access is a message: slow, exact at once
+    Trap,
+}
+
+impl WindowKind {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fuse => "fuse",
+            Self::Trap => "trap",
+        }
+    }
+}
+
+/// What becomes of a block that no longer fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFull {
+    /// Its 4 KiB are poisoned: loads see a pattern, the poison list and an event name it
+    Poison,
+}
+
+fn parse_serial(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    u64::from_str_radix(digits, 16).map_err(|_| format!("'{text}' is not a hexadecimal number of up to 64 bits"))
+}
