@@ -1,10 +1,10 @@
 //! The codecs at any block size, as the store calls them: state kept, zstd frames without magic, size or checksum.
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
-use zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat};
+use zstd_safe::{CCtx, DCtx, DParameter, FrameFormat};
 
 use super::packing::STEP;
-use crate::store::Codec;
+use crate::store::{Codec, set_frame};
 
 /// One codec for one thread.
 pub(super) struct Engine {
@@ -26,15 +26,7 @@ impl Engine {
             // The command line refuses `adaptive`: what it becomes depends on time, not on the data.
             Codec::Zstd(level) | Codec::Adaptive(level) => {
                 let (mut pack, mut unpack) = (CCtx::try_create()?, DCtx::try_create()?);
-                for parameter in [
-                    CParameter::CompressionLevel(level),
-                    CParameter::Format(FrameFormat::Magicless),
-                    CParameter::ContentSizeFlag(false),
-                    CParameter::ChecksumFlag(false),
-                    CParameter::DictIdFlag(false),
-                ] {
-                    pack.set_parameter(parameter).ok()?;
-                }
+                set_frame(&mut pack, level)?;
                 unpack.set_parameter(DParameter::Format(FrameFormat::Magicless)).ok()?;
                 (State::Zstd(Box::new((pack, unpack))), zstd_safe::compress_bound(block_size))
             }

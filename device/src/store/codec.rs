@@ -83,6 +83,20 @@ pub(super) fn with<R>(f: impl FnOnce(&mut Engine) -> R) -> R {
     ENGINE.with_borrow_mut(f)
 }
 
+/// Makes a compression context write the store's frames: no magic, no size, no checksum, no dictionary id.
+pub(crate) fn set_frame(context: &mut CCtx<'_>, level: i32) -> Option<()> {
+    for parameter in [
+        CParameter::CompressionLevel(level),
+        CParameter::Format(FrameFormat::Magicless),
+        CParameter::ContentSizeFlag(false),
+        CParameter::ChecksumFlag(false),
+        CParameter::DictIdFlag(false),
+    ] {
+        context.set_parameter(parameter).ok()?;
+    }
+    Some(())
+}
+
 impl Engine {
     fn new() -> Self {
         Self { buffer: Box::new([0; BUFFER]), lz4: CompressTable::small(), zstd: None, unzstd: None }
@@ -110,15 +124,7 @@ impl Engine {
                 None => CCtx::try_create()?,
             };
             context.reset(ResetDirective::SessionAndParameters).ok()?;
-            for parameter in [
-                CParameter::CompressionLevel(level),
-                CParameter::Format(FrameFormat::Magicless),
-                CParameter::ContentSizeFlag(false),
-                CParameter::ChecksumFlag(false),
-                CParameter::DictIdFlag(false),
-            ] {
-                context.set_parameter(parameter).ok()?;
-            }
+            set_frame(&mut context, level)?;
             self.zstd = Some((level, context));
         }
         let (_, context) = self.zstd.as_mut()?;

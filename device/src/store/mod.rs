@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use arena::{Arena, Span};
 pub use codec::CodecError;
+pub(crate) use codec::set_frame;
 use entry::{Entry, Form, Stored};
 use map::{BlockMap, Leaf};
 pub use recompress::{RecompressStep, Recompressed};

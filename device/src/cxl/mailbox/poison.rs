@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Answer, Outcome, PAYLOAD_SIZE, expect_length, return_code::ReturnCode, timestamp::milliseconds};
+use super::{Answer, Outcome, PAYLOAD_SIZE, expect_length, return_code::ReturnCode};
 use crate::{
     cxl::{
         background::Job,
@@ -171,7 +171,7 @@ pub(super) const SCAN_MEDIA: u16 = 0x4304;
 pub(super) fn get_scan_media_capabilities(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 16)?;
     range(device, input)?;
-    Ok(Answer::Done(milliseconds(std::time::Duration::ZERO).to_le_bytes().to_vec()))
+    Ok(Answer::Done(0_u32.to_le_bytes().to_vec()))
 }
 
 /// 4304h Scan Media, in the background. Input: address (8), length (8), flags (1). Results by 4305h.

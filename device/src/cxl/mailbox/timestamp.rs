@@ -1,9 +1,6 @@
 //! The timestamp (CXL 3.1, 8.2.10.4): nanoseconds as the host set them, 0 until then.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 
@@ -31,11 +28,6 @@ impl Timestamp {
     pub(in crate::cxl) fn reset(&self) {
         *self.0.lock() = None;
     }
-}
-
-/// The estimate that Get Scan Media Capabilities gives, in milliseconds.
-pub(super) fn milliseconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// 0300h Get Timestamp. No input. Output: nanoseconds (8).
