@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     guest::initramfs::Initramfs,
     machine::{config::Accel, learn},
-    provision::{Cache, Options, Progress, provision},
+    provision::{Cache, Progress, ProvisionArgs, provision},
     scenario::{
         obstacle, report,
         runner::{self, RunOptions},
@@ -39,7 +39,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show the scenarios: name and story
     List {
         /// Only scenarios whose names contain one of these
@@ -101,64 +101,11 @@ struct AcpiArgs {
     qemu: Vec<OsString>,
 }
 
-/// What is brought along instead of being fetched or built.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Bring your own")]
-struct ProvisionArgs {
-    /// A QEMU >= 10.1 with vfio-user-pci [default: the one on PATH, else Debian's, fetched]
-    #[arg(long, value_name = "PROGRAM", env = "CXL_CRAM_QEMU")]
-    qemu: Option<PathBuf>,
-
-    /// A kernel source tree: configured and built in a folder of its own, the tree itself is left alone
-    #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
-    kernel_tree: Option<PathBuf>,
-
-    /// A kernel that is built: a bzImage
-    #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
-
-    /// A module of that kernel, in load order (cxl_acpi.ko); may be given more than once
-    #[arg(long, value_name = "FILE", requires = "kernel")]
-    module: Vec<PathBuf>,
-
-    /// A folder with usr/bin/cxl and its libraries, instead of Debian's packages
-    #[arg(long, value_name = "FOLDER")]
-    guest_tools: Option<PathBuf>,
-
-    /// A file of real data to fill guest memory with
-    #[arg(long, value_name = "FILE")]
-    corpus: Option<PathBuf>,
-
-    /// The cache [default: $XDG_CACHE_HOME/cxl-cram]
-    #[arg(long, value_name = "FOLDER")]
-    cache_dir: Option<PathBuf>,
-
-    /// Use what is in the cache, never the network
-    #[arg(long)]
-    offline: bool,
-}
-
-impl ProvisionArgs {
-    fn options(&self) -> Options {
-        let own = self.clone();
-        Options {
-            qemu: own.qemu,
-            kernel_tree: own.kernel_tree,
-            kernel: own.kernel,
-            kernel_modules: own.module,
-            guest_tools: own.guest_tools,
-            corpus: own.corpus,
-            cache_dir: own.cache_dir,
-            offline: own.offline,
-        }
-    }
-}
-
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("CXL_CRAM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let outcome = match Cli::parse().command.unwrap_or(Command::Run(RunArgs::default())) {
+    let outcome = match Cli::parse().command.unwrap_or(Command::Run(Box::default())) {
         Command::Run(args) => run(&args),
         Command::List { filter } => {
             list(&filter);
