@@ -12,6 +12,8 @@ use super::health::{Exit, Health};
 use super::process::{Files, Process, ProcessError};
 use super::qmp::{self, Monitor, QmpError};
 use super::topology::{self, Kernel, Sockets};
+use cxl_cram_guest::protocol::Hello;
+
 use crate::guest::channel::Channel;
 use crate::guest::client::{Guest, GuestError};
 
@@ -95,11 +97,11 @@ impl Machine {
     ///
     /// # Errors
     /// It has not within the limit, it speaks another version, a module did not load, or the machine died.
-    pub fn wait_ready(&self, limit: Duration) -> Result<Guest, GuestError> {
+    pub fn wait_ready(&self, limit: Duration) -> Result<(Guest, Hello), GuestError> {
         let begin = Instant::now();
         let hello = self.guest.wait_hello(limit)?;
         tracing::info!(kernel = hello.kernel, elapsed = ?begin.elapsed(), "the guest is ready");
-        Ok(self.guest.clone())
+        Ok((self.guest.clone(), hello))
     }
 
     /// A connection to the monitor. There can be one at a time.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use cxl_cram_guest::protocol::Hello;
+
 use super::boot::{Boot, BootError, Machine};
 use super::config::MachineConfig;
 use super::learn::{LearnError, Learnt, learn};
@@ -64,6 +66,8 @@ pub struct Launched {
     pub machine: Machine,
     /// The guest.
     pub guest: Guest,
+    /// What its agent said first.
+    pub hello: Hello,
     /// What the firmware made.
     pub learnt: Learnt,
     /// How long each step took.
@@ -105,9 +109,9 @@ pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, Launc
         expected: launch.expected.clone(),
     };
     let machine = Machine::boot(config, &boot, &launch.artifacts)?;
-    let guest = machine.wait_ready(launch.ready_limit)?;
+    let (guest, hello) = machine.wait_ready(launch.ready_limit)?;
     let times = Times { learn: learned - begin, initramfs: built - learned, boot: built.elapsed() };
-    Ok(Launched { machine, guest, learnt, times })
+    Ok(Launched { machine, guest, hello, learnt, times })
 }
 
 /// The sockets of the firmware-only boot need a short path: an artifact directory may be deeper than a socket's name

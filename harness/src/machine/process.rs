@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::console::{self, Watcher};
 use super::health::{Exit, Health};
+use crate::interrupt;
 
 /// The end of QEMU's standard error that a report has, in bytes.
 const STDERR_TAIL: u64 = 4096;
@@ -45,7 +46,7 @@ pub enum ProcessError {
 /// A running QEMU. It is killed when this is dropped, and by the kernel when the harness dies.
 #[derive(Debug)]
 pub struct Process {
-    handle: OwnedFd,
+    handle: Arc<OwnedFd>,
     watcher: Option<JoinHandle<()>>,
     health: Health,
 }
@@ -106,6 +107,8 @@ impl Process {
                 return Err(started(error.into()));
             }
         };
+        let handle = Arc::new(handle);
+        interrupt::also_ends(&handle, Signal::KILL);
         let (health_of, stderr) = (health.clone(), files.stderr.clone());
         let watcher = thread::spawn(move || see_out(child, log, &stderr, watcher, &health_of));
         Ok(Self { handle, watcher: Some(watcher), health: health.clone() })
@@ -116,15 +119,12 @@ impl Process {
     /// # Errors
     /// It has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.handle, signal)?)
+        Ok(pidfd_send_signal(&*self.handle, signal)?)
     }
 
     /// A handle (pidfd) by which others can signal it, whatever becomes of its number.
-    ///
-    /// # Errors
-    /// There are no more file descriptors.
-    pub fn handle(&self) -> io::Result<OwnedFd> {
-        self.handle.try_clone()
+    pub fn handle(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.handle)
     }
 
     /// Kills it and waits for its end.

@@ -8,9 +8,14 @@ mod device;
 mod events;
 mod facts;
 mod lab;
+mod need;
+mod normalise;
 pub mod report;
 pub mod runner;
+mod schedule;
 mod snapshot;
+mod stage;
+mod timeline;
 
 use std::{fs::OpenOptions, time::Duration};
 
@@ -18,6 +23,13 @@ pub use device::{Device, DeviceShape, Status, entry};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
 pub use lab::Lab;
+pub use need::Need;
+pub use normalise::Varies;
+pub use schedule::play_all;
+pub use snapshot::Snapshot;
+pub use stage::Overrides;
+pub(crate) use stage::Stage;
+pub use timeline::{Mark, Timeline};
 
 /// One scenario.
 #[derive(Debug)]
@@ -26,8 +38,10 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it shows, in one line.
     pub story: &'static str,
-    /// The device it plays on.
-    pub device: DeviceShape,
+    /// What it needs of the guest's kernel. Where that is missing it is skipped, and the reason is said.
+    pub needs: &'static [Need],
+    /// The devices it plays on.
+    pub devices: &'static [DeviceShape],
     /// The machine it plays on.
     pub machine: MachineShape,
     /// How long the whole of it may take.
@@ -36,18 +50,49 @@ pub struct Scenario {
     pub tell: fn(&mut Lab) -> anyhow::Result<()>,
 }
 
+impl Scenario {
+    /// One device and one machine of the usual kind, no needs, a minute: what a scenario does not say.
+    pub const USUAL: Self = Self {
+        name: "",
+        story: "",
+        needs: &[],
+        devices: &[DeviceShape::USUAL],
+        machine: MachineShape::USUAL,
+        limit: Duration::from_secs(60),
+        tell: |_| anyhow::bail!("the scenario has no story: set `tell`"),
+    };
+}
+
 /// What a scenario asks of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineShape {
     /// Ordinary memory, MiB.
     pub memory_mib: u64,
-    /// Whether the corpus (256 MiB of real data) is attached as /dev/vda.
+    /// Processors.
+    pub processors: u32,
+    /// Whether the corpus (256 MiB of real data) is attached, as /dev/vda.
     pub corpus: bool,
+    /// A disk that the guest may write, MiB: the next of /dev/vda, /dev/vdb.
+    pub scratch_mib: Option<u64>,
+    /// Whether the guest may restart. Otherwise a restart ends the machine.
+    pub restarts: bool,
+    /// Added to the kernel's command line.
+    pub append: &'static str,
+    /// Parts of console lines that are no trouble in this story.
+    pub expected: &'static [&'static str],
 }
 
 impl MachineShape {
-    /// 1 GiB and no corpus.
-    pub const DEFAULT: Self = Self { memory_mib: 1024, corpus: false };
+    /// 1 GiB, two processors, nothing else.
+    pub const USUAL: Self = Self {
+        memory_mib: 1024,
+        processors: 2,
+        corpus: false,
+        scratch_mib: None,
+        restarts: false,
+        append: "",
+        expected: &[],
+    };
 }
 
 /// The scenario files.
@@ -85,5 +130,5 @@ pub mod prelude {
     pub use cxl_cram_guest::pattern::Pattern;
     pub use serde_json::{Value, json};
 
-    pub use super::{DeviceShape, Lab, MachineShape, Scenario, pick};
+    pub use super::{Device, DeviceShape, Lab, MachineShape, Need, Scenario, Varies, pick};
 }

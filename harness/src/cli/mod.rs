@@ -11,17 +11,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use console::style;
 use cxl_cram_device::size::{format_bytes, parse_bytes};
+use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     guest::initramfs::Initramfs,
+    interrupt,
     machine::{config::Accel, learn},
     provision::{Cache, Options, Progress, provision},
-    scenario::{
-        obstacle, report,
-        runner::{self, RunOptions},
-        select,
-    },
+    scenario::{obstacle, play_all, report, runner::RunOptions, select},
 };
 
 /// How long the firmware of a QEMU of the user's own may take.
@@ -158,7 +156,11 @@ impl ProvisionArgs {
 pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("CXL_CRAM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let outcome = match Cli::parse().command.unwrap_or(Command::Run(RunArgs::default())) {
+    let command = Cli::parse().command;
+    if let Err(error) = interrupt::install() {
+        tracing::warn!("Ctrl-C will end this at once: {error}");
+    }
+    let outcome = match command.unwrap_or(Command::Run(RunArgs::default())) {
         Command::Run(args) => run(&args),
         Command::List { filter } => {
             list(&filter);
@@ -167,10 +169,11 @@ pub fn main() -> ExitCode {
         Command::Acpi(args) => acpi(&args),
         Command::Clean { cache_dir } => clean(cache_dir.as_deref()),
     };
-    outcome.unwrap_or_else(|error| {
+    let code = outcome.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", style("error:").red().bold().for_stderr());
         ExitCode::FAILURE
-    })
+    });
+    if interrupt::interrupted() { ExitCode::from(interrupt::EXIT_CODE) } else { code }
 }
 
 /// `run`: plays the scenarios one after the other and says what came of them.
@@ -190,14 +193,12 @@ fn run(args: &RunArgs) -> Result<ExitCode> {
     if let Some(artifacts) = &args.artifacts {
         options.artifacts = std::path::absolute(artifacts).context("cannot name the artifact folder")?;
     }
-    let mut outcomes = Vec::new();
-    for scenario in scenarios {
-        let outcome = runner::play(scenario, &provisioned, &options);
+    let progress = MultiProgress::new();
+    let outcomes = play_all(&scenarios, &provisioned, &options, &progress, |outcome| {
         if !args.json {
-            println!("{}", outcome.line());
+            progress.suspend(|| println!("{}", outcome.line()));
         }
-        outcomes.push(outcome);
-    }
+    });
     if args.json {
         println!("{}", report::json(&outcomes)?);
     } else {
