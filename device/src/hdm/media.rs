@@ -25,6 +25,7 @@ use super::{
     watermark::{Crossing, Gate, Invalid},
 };
 pub use super::{
+    crossings::Crossed,
     poison::{LINE_SIZE, POISON_PATTERN, PoisonRecord, PoisonSource},
     watermark::{Threshold, Watermarks},
 };
@@ -84,6 +85,8 @@ pub struct Occupancy {
     pub high_watermark: u64,
     /// True between a low crossing and the high crossing that follows.
     pub blocked: bool,
+    /// Crossings of the watermarks since the start.
+    pub crossed: Crossed,
     /// Bytes poisoned now.
     pub poisoned: u64,
     /// Blocks lost to overflow since the medium was last cleared.
@@ -278,6 +281,7 @@ impl Media {
             low_watermark: gate.low(),
             high_watermark: gate.high(),
             blocked: gate.blocked(),
+            crossed: self.crossings.crossed(),
             poisoned: self.poisoned.load(Ordering::Relaxed),
             overflows: self.overflows.load(Ordering::Relaxed),
             recompressed: self.store.recompressed(),
