@@ -101,15 +101,6 @@ pub mod catalog {
 }
 pub use catalog::CATALOG;
 
-/// The scenarios whose names contain one of these words; all of them when there are none. Short ones come first, so that
-/// there is soon something to see.
-pub fn select(words: &[String]) -> Vec<&'static Scenario> {
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let mut scenarios: Vec<_> = CATALOG.iter().copied().filter(|scenario| wanted(scenario.name)).collect();
-    scenarios.sort_by_key(|scenario| (scenario.limit, scenario.name));
-    scenarios
-}
-
 /// Why no guest can be played with here, if so: what a scenario cannot do without and the machine lacks.
 pub fn obstacle() -> Option<String> {
     match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
