@@ -1,6 +1,7 @@
 //! The command line of `cxl-cram-harness`: one file a command, and one for each group of options they share.
 
 mod acpi;
+mod boot;
 mod clean;
 mod generate;
 mod list;
@@ -31,6 +32,7 @@ struct Cli {
 enum Command {
     Run(Box<run::RunArgs>),
     List(list::ListArgs),
+    Boot(Box<boot::BootArgs>),
     Acpi(acpi::AcpiArgs),
     Clean(clean::CleanArgs),
     Completions(generate::CompletionsArgs),
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
     let outcome = match command {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::list(&args),
+        Command::Boot(args) => boot::boot(&args),
         Command::Acpi(args) => acpi::acpi(&args),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions(args) => generate::completions(&args),

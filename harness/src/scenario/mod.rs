@@ -16,6 +16,7 @@ mod schedule;
 mod snapshot;
 mod stage;
 mod timeline;
+mod watchdog;
 
 use std::{fs::OpenOptions, time::Duration};
 
@@ -30,6 +31,7 @@ pub use snapshot::Snapshot;
 pub use stage::Overrides;
 pub(crate) use stage::Stage;
 pub use timeline::{Mark, Timeline};
+pub(crate) use watchdog::Watchdog;
 
 /// One scenario.
 #[derive(Debug)]
