@@ -93,6 +93,11 @@ impl Device {
         &self.socket
     }
 
+    /// The socket that it is controlled by.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
     /// The device's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

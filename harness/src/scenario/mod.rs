@@ -16,6 +16,7 @@ mod schedule;
 mod snapshot;
 mod stage;
 mod timeline;
+mod watchdog;
 
 use std::{fs::OpenOptions, time::Duration};
 
@@ -30,6 +31,7 @@ pub use snapshot::Snapshot;
 pub use stage::Overrides;
 pub(crate) use stage::Stage;
 pub use timeline::{Mark, Timeline};
+pub(crate) use watchdog::Watchdog;
 
 /// One scenario.
 #[derive(Debug)]
@@ -100,15 +102,6 @@ pub mod catalog {
     include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
 }
 pub use catalog::CATALOG;
-
-/// The scenarios whose names contain one of these words; all of them when there are none. Short ones come first, so that
-/// there is soon something to see.
-pub fn select(words: &[String]) -> Vec<&'static Scenario> {
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let mut scenarios: Vec<_> = CATALOG.iter().copied().filter(|scenario| wanted(scenario.name)).collect();
-    scenarios.sort_by_key(|scenario| (scenario.limit, scenario.name));
-    scenarios
-}
 
 /// Why no guest can be played with here, if so: what a scenario cannot do without and the machine lacks.
 pub fn obstacle() -> Option<String> {

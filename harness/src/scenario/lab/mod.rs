@@ -11,6 +11,7 @@ mod trace;
 
 use std::{
     path::Path,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -24,6 +25,7 @@ use super::{
     Device, Facts, Figure, Need, Overrides, Scenario, Stage, Timeline, Varies,
     need::{self},
     normalise::Normaliser,
+    watchdog::Watched,
 };
 use crate::{
     guest::client::Guest,
@@ -60,6 +62,7 @@ pub struct Lab {
     facts: Facts,
     figures: Vec<Figure>,
     timeline: Timeline,
+    watched: Watched,
     progress: ProgressBar,
     /// The devices' sockets. Removed last.
     _run: TempDir,
@@ -93,6 +96,7 @@ impl Lab {
         Ok(Self {
             guest,
             kernel: hello.kernel,
+            watched: Arc::new(Mutex::new(machine.witness())),
             machine,
             devices,
             bars: learnt.bars,
@@ -121,6 +125,11 @@ impl Lab {
     pub fn step(&mut self, what: &str) {
         self.timeline.mark(what);
         self.progress.set_message(what.to_owned());
+    }
+
+    /// The machine it plays on, for a watchdog.
+    pub(super) fn watched(&self) -> Watched {
+        Arc::clone(&self.watched)
     }
 
     /// The step now.
