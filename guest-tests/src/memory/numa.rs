@@ -84,15 +84,7 @@ pub(super) unsafe fn mbind(
     let flags = MPOL_MF_STRICT | if migrate { MPOL_MF_MOVE } else { 0 };
     // SAFETY: a policy changes no content of the caller's range; the mask has as many words as said.
     result(unsafe {
-        libc::syscall(
-            libc::SYS_mbind,
-            start,
-            bytes,
-            policy.mode(),
-            mask.0.as_ptr(),
-            Mask::BITS,
-            c_long::from(flags),
-        )
+        libc::syscall(libc::SYS_mbind, start, bytes, policy.mode(), mask.0.as_ptr(), Mask::BITS, c_long::from(flags))
     })
     .map(drop)
 }
@@ -145,7 +137,5 @@ pub(super) fn move_pages(
 pub(super) fn migrate_pages(from: &[u32], to: &[u32]) -> io::Result<u64> {
     let (from, to) = (Mask::new(from)?, Mask::new(to)?);
     // SAFETY: the masks have as many words as said.
-    result(unsafe {
-        libc::syscall(libc::SYS_migrate_pages, 0 as c_long, Mask::BITS, from.0.as_ptr(), to.0.as_ptr())
-    })
+    result(unsafe { libc::syscall(libc::SYS_migrate_pages, 0 as c_long, Mask::BITS, from.0.as_ptr(), to.0.as_ptr()) })
 }

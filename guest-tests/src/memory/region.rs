@@ -63,9 +63,8 @@ impl Region {
         let file = File::open(path)?;
         let bytes = pages.checked_mul(PAGE).filter(|&bytes| bytes > 0).ok_or_else(|| io::Error::other("map a page"))?;
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.
-        let base = unsafe {
-            mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE, &file, 0)?
-        };
+        let base =
+            unsafe { mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE, &file, 0)? };
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address zero"))?;
         let region = Self { base, pages };
         // The page cache follows the policy of who reads, not that of the mapping.

@@ -6,7 +6,6 @@ mod clean;
 mod generate;
 mod list;
 mod machine;
-mod provisioning;
 mod run;
 mod selection;
 

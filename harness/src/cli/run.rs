@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::MultiProgress;
 
-use super::{machine::MachineArgs, provisioning::ProvisionArgs, selection::Selection};
+use super::{machine::MachineArgs, selection::Selection};
 use crate::{
     interrupt::interrupted,
-    provision::{Progress, Provisioned, provision},
+    provision::{Progress, ProvisionArgs, Provisioned, provision},
     scenario::{
         Scenario, obstacle, play_all,
         report::{self, Outcome},

@@ -10,7 +10,7 @@ use clap::Args;
 use console::style;
 use cxl_cram_guest::protocol::{Exit, Program, Stream};
 
-use super::{machine::MachineArgs, provisioning::ProvisionArgs};
+use super::machine::MachineArgs;
 use crate::{
     guest::{
         client::{Guest, GuestError},
@@ -20,7 +20,7 @@ use crate::{
         launch::{Launched, launch},
         terminal::Terminal,
     },
-    provision::{Progress, provision},
+    provision::{Progress, ProvisionArgs, provision},
     scenario::{CATALOG, Device, DeviceShape, MachineShape, Stage, Watchdog, obstacle},
 };
 
