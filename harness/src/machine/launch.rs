@@ -49,7 +49,7 @@ pub enum LaunchError {
 pub struct Launch {
     /// A bzImage.
     pub kernel: PathBuf,
-    /// The guest's files. A CEDT is made and added; other ACPI tables may be in it.
+    /// The guest's files. CEDT and SRAT are made and added; other ACPI tables may be in it.
     pub initramfs: Initramfs,
     /// Added to the kernel's command line.
     pub append: String,
@@ -100,7 +100,7 @@ pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, Launc
     let learned = Instant::now();
 
     let mut initramfs = launch.initramfs.clone();
-    initramfs.tables.push(learnt.cedt_override(config)?);
+    initramfs.tables.extend(learnt.overrides(config)?);
     let initrd = launch.artifacts.join("initrd.img");
     fs::write(&initrd, initramfs.build()?).map_err(|source| LaunchError::Artifacts { path: initrd.clone(), source })?;
     let built = Instant::now();

@@ -20,6 +20,7 @@ mod watchdog;
 
 use std::{fs::OpenOptions, time::Duration};
 
+pub use crate::machine::config::Domain;
 pub use device::{Device, DeviceShape, Status, entry};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
@@ -74,6 +75,9 @@ pub struct MachineShape {
     pub processors: u32,
     /// Whether the corpus (256 MiB of real data) is attached, as /dev/vda.
     pub corpus: bool,
+    /// The proximity domains that the firmware gives the windows of the first devices; usually none, and Linux makes
+    /// them up.
+    pub domains: &'static [Domain],
     /// A disk that the guest may write, MiB: the next of /dev/vda, /dev/vdb.
     pub scratch_mib: Option<u64>,
     /// Whether the guest may restart. Otherwise a restart ends the machine.
@@ -90,6 +94,7 @@ impl MachineShape {
         memory_mib: 1024,
         processors: 2,
         corpus: false,
+        domains: &[],
         scratch_mib: None,
         restarts: false,
         append: "",
@@ -123,5 +128,5 @@ pub mod prelude {
     pub use cxl_cram_guest::pattern::Pattern;
     pub use serde_json::{Value, json};
 
-    pub use super::{Device, DeviceShape, Lab, MachineShape, Need, Scenario, Varies, pick};
+    pub use super::{Device, DeviceShape, Domain, Lab, MachineShape, Need, Scenario, Varies, pick};
 }
