@@ -91,7 +91,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
     pub hysteresis: u64,
 
-    /// Also run the bare codecs on the same pages, held in memory (at most 512 MiB), and say how near the bench comes
+    /// Also run the bare codecs on each page, and say how near the whole bench comes to them; takes twice as long
     #[arg(long)]
     pub compare_raw: bool,
 
