@@ -135,7 +135,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 /// A codec that can be measured.
 fn parse_codec(text: &str) -> Result<Codec, String> {
     match text.parse().map_err(|error: crate::store::CodecError| error.to_string())? {
-        Codec::Adaptive(level) => Err(format!("adaptive is lz4 first and zstd later: measure lz4 and zstd:{level}")),
+        Codec::Adaptive(level) => Err(format!(
+            "when adaptive recompresses depends on the guest, so measure both of its codecs: --codec lz4,zstd:{level}"
+        )),
         codec => Ok(codec),
     }
 }
