@@ -7,10 +7,11 @@ pub const SCENARIO: Scenario = Scenario {
     name: "adaptive",
     story: "real data leaves too little media free: the device recompresses it until the high crossing, all verifies",
     // The corpus takes about 106 MiB with lz4 and about 80 MiB with zstd.
-    device: DeviceShape { physical: "112M", codec: "adaptive", ..DeviceShape::DEFAULT },
-    machine: MachineShape { corpus: true, ..MachineShape::DEFAULT },
+    devices: &[DeviceShape { physical: "112M", codec: "adaptive", ..DeviceShape::USUAL }],
+    machine: MachineShape { corpus: true, ..MachineShape::USUAL },
     limit: Duration::from_secs(180),
     tell,
+    ..Scenario::USUAL
 };
 
 const BYTES: u64 = 256 << 20;
@@ -31,7 +32,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("the guest does nothing, and the device makes room");
     lab.fact("told then", lab.event(&mut trace, "cxl_memory_module", RECORD)?);
-    let status = lab.device.status()?;
+    let status = lab.device().status()?;
     lab.fact("blocked", status.blocked);
     lab.fact("poisoned", status.poisoned);
     lab.figure("media taken", format_bytes(status.used));

@@ -6,10 +6,8 @@ use cxl_cram_harness::scenario::prelude::*;
 pub const SCENARIO: Scenario = Scenario {
     name: "enumerate",
     story: "cxl list shows the memory device, endpoint, decoders, capacity and CDAT performance",
-    device: DeviceShape::DEFAULT,
-    machine: MachineShape::DEFAULT,
-    limit: Duration::from_secs(60),
     tell,
+    ..Scenario::USUAL
 };
 
 fn tell(lab: &mut Lab) -> Result<()> {

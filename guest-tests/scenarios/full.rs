@@ -6,10 +6,10 @@ use cxl_cram_harness::scenario::prelude::*;
 pub const SCENARIO: Scenario = Scenario {
     name: "full",
     story: "writes past the physical size: every lost block is poisoned, listed and evented, all others verify",
-    device: DeviceShape { physical: "96M", ..DeviceShape::DEFAULT },
-    machine: MachineShape::DEFAULT,
+    devices: &[DeviceShape { physical: "96M", ..DeviceShape::USUAL }],
     limit: Duration::from_secs(120),
     tell,
+    ..Scenario::USUAL
 };
 
 const MIB: u64 = 1 << 20;
@@ -27,7 +27,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let mut memory = lab.guest.memory()?;
     let map = memory.map_on(1, 160 * MIB, LIMIT)?;
     memory.fill(map.all(), &NOISE, LIMIT)?;
-    let status = lab.device.status()?;
+    let status = lab.device().status()?;
     lab.fact("media left", status.physical - status.used);
     lab.fact("blocked", status.blocked);
     lab.figure("blocks lost", status.overflows);
@@ -36,7 +36,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("every page is right or poisoned, never wrong");
     let verdict = memory.verify(map.all(), &NOISE, LIMIT)?;
-    let status = lab.device.status()?;
+    let status = lab.device().status()?;
     lab.fact("pages", verdict.pages);
     lab.fact("pages silently wrong", verdict.pages_wrong);
     lab.fact("pages the guest sees poisoned are those the device lists", verdict.pages_poisoned * 4096 == status.poisoned);
@@ -53,6 +53,6 @@ fn tell(lab: &mut Lab) -> Result<()> {
     memory.fill(map.all(), &SOFT, LIMIT)?;
     let verdict = memory.verify(map.all(), &SOFT, LIMIT)?;
     lab.fact("pages wrong or poisoned after that", verdict.pages_wrong + verdict.pages_poisoned);
-    lab.fact("poisoned bytes after that", lab.device.status()?.poisoned);
+    lab.fact("poisoned bytes after that", lab.device().status()?.poisoned);
     Ok(())
 }

@@ -6,10 +6,10 @@ use cxl_cram_harness::scenario::prelude::*;
 pub const SCENARIO: Scenario = Scenario {
     name: "integrity",
     story: "256 MiB of ELF files and source text on the node, verified three times while the device evicts",
-    device: DeviceShape::DEFAULT,
-    machine: MachineShape { corpus: true, ..MachineShape::DEFAULT },
+    machine: MachineShape { corpus: true, ..MachineShape::USUAL },
     limit: Duration::from_secs(180),
     tell,
+    ..Scenario::USUAL
 };
 
 /// The corpus: as much as is written to the node.
@@ -20,7 +20,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("put the device's memory online");
     lab.create_region()?;
     lab.online_node(1)?;
-    let before = lab.device.status()?;
+    let before = lab.device().status()?;
 
     lab.step("write 256 MiB of real data to node 1");
     let mut memory = lab.guest.memory()?;
@@ -38,7 +38,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     }
 
     lab.step("what it takes on the host");
-    let after = lab.device.status()?;
+    let after = lab.device().status()?;
     let stored = after.used - before.used;
     let held = after.used + after.metadata + after.resident.bytes;
     lab.figure("written by the guest", format_bytes(BYTES));
@@ -47,7 +47,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.figure("decompressed in the window", format_bytes(after.resident.bytes));
     lab.figure("effective ratio", format!("{:.2}", BYTES as f64 / (stored + after.metadata) as f64));
     lab.figure("pages faulted in / evicted", format!("{} / {}", after.resident.faults, after.resident.evicted));
-    lab.figure("device process resident", format_bytes(lab.device.process_resident()?));
+    lab.figure("device process resident", format_bytes(lab.device().process_resident()?));
     ensure!(held < BYTES * 3 / 4, "the host holds {} for {} of data", format_bytes(held), format_bytes(BYTES));
     ensure!(after.resident.evicted * 4096 > BYTES, "the device hardly evicted: {} pages", after.resident.evicted);
     lab.fact("poisoned bytes", after.poisoned);

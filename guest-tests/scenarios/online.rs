@@ -6,10 +6,9 @@ use cxl_cram_harness::scenario::prelude::*;
 pub const SCENARIO: Scenario = Scenario {
     name: "online",
     story: "a region becomes NUMA node 1 and a demotion target; destroyed and made again",
-    device: DeviceShape::DEFAULT,
-    machine: MachineShape::DEFAULT,
     limit: Duration::from_secs(120),
     tell,
+    ..Scenario::USUAL
 };
 
 fn tell(lab: &mut Lab) -> Result<()> {

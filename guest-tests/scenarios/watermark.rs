@@ -6,10 +6,10 @@ use cxl_cram_harness::scenario::prelude::*;
 pub const SCENARIO: Scenario = Scenario {
     name: "watermark",
     story: "noise until the low crossing; overwritten, or freed and zeroed by media operation, until the high crossing",
-    device: DeviceShape { physical: "96M", ..DeviceShape::DEFAULT },
-    machine: MachineShape::DEFAULT,
+    devices: &[DeviceShape { physical: "96M", ..DeviceShape::USUAL }],
     limit: Duration::from_secs(120),
     tell,
+    ..Scenario::USUAL
 };
 
 const MIB: u64 = 1 << 20;
@@ -28,14 +28,14 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("128 MiB that compress: the device has room");
     let soft = memory.map_on(1, 128 * MIB, LIMIT)?;
     memory.fill(soft.all(), &SOFT, LIMIT)?;
-    let status = lab.device.status()?;
+    let status = lab.device().status()?;
     lab.fact("blocked after compressible data", status.blocked);
     lab.figure("used after compressible data", format_bytes(status.used));
 
     lab.step("data that does not compress, until the low crossing");
     let hard = memory.map_on(1, 96 * MIB, LIMIT)?;
     let written = noise_until_blocked(lab, &mut memory, &hard)?;
-    let status = lab.device.status()?;
+    let status = lab.device().status()?;
     lab.figure("noise until the low crossing", format_bytes(written));
     lab.figure("free media then", format_bytes(status.physical - status.used));
     lab.fact("poisoned at the low crossing", status.poisoned);
@@ -43,7 +43,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("the noise is overwritten with zeros, until the high crossing");
     memory.fill(hard.pages(0, written / 4096), &Pattern::Zero, LIMIT)?;
-    lab.fact("blocked after making room", lab.device.status()?.blocked);
+    lab.fact("blocked after making room", lab.device().status()?.blocked);
     lab.fact("high crossing in the guest's trace", lab.event(&mut trace, "cxl_memory_module", RECORD)?);
 
     lab.step("noise again, then freed: the device cannot know, and is told by media operation Zero");
@@ -51,10 +51,10 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.event(&mut trace, "cxl_memory_module", RECORD)?;
     let frames = memory.physical(&hard, 0, written / 4096)?;
     memory.free(hard)?;
-    lab.fact("blocked after the guest freed it", lab.device.status()?.blocked);
+    lab.fact("blocked after the guest freed it", lab.device().status()?.blocked);
     zero(lab, &frames)?;
     lab.fact("high crossing after Zero", lab.event(&mut trace, "cxl_memory_module", RECORD)?);
-    lab.fact("blocked after Zero", lab.device.status()?.blocked);
+    lab.fact("blocked after Zero", lab.device().status()?.blocked);
 
     // Two low crossings, told by the warning log; two high ones, by the information log.
     lab.fact("interrupts of vectors 3 and 2", lab.interrupts(&[3, 2])?);
@@ -68,7 +68,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
 /// Fills a mapping with noise from its start until the device blocks; returns the bytes written.
 fn noise_until_blocked(lab: &Lab, memory: &mut Memory, hard: &Mapping) -> Result<u64> {
     let mut written = 0;
-    while !lab.device.status()?.blocked {
+    while !lab.device().status()?.blocked {
         ensure!(written < hard.bytes, "{} of noise did not fill the media", format_bytes(written));
         memory.fill(hard.pages(written / 4096, MIB / 4096), &NOISE, LIMIT)?;
         written += MIB;

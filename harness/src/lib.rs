@@ -4,6 +4,7 @@
 //! - [`guest`]: what goes into the guest: initramfs, ACPI tables, the agent's channel.
 //! - [`machine`]: the QEMU process.
 //! - [`cli`]: the command line.
+//! - [`interrupt`]: what Ctrl-C does, which ends everything that was started.
 //! - [`scenario`]: scenarios, normalising, snapshots, reports.
 
 // In the program, not in its tests: what a client, a guest, a file or a flag can cause is an error, not a panic.
@@ -11,6 +12,7 @@
 
 pub mod cli;
 pub mod guest;
+pub mod interrupt;
 pub mod machine;
 pub mod provision;
 pub mod scenario;

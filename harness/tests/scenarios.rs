@@ -13,6 +13,7 @@ use cxl_cram_harness::{
         runner::{self, RunOptions},
     },
 };
+use indicatif::MultiProgress;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> ExitCode {
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
                     provision(&Options::default(), &Progress::stderr()).map_err(|error| error.to_string())
                 });
                 let provisioned = provisioned.as_ref().map_err(|error| Failed::from(error.clone()))?;
-                let outcome = runner::play(scenario, provisioned, &RunOptions::default());
+                let outcome = runner::play(scenario, provisioned, &RunOptions::default(), &MultiProgress::new());
                 match &outcome.verdict {
                     Verdict::Failed(reason) => Err(Failed::from(reason.clone())),
                     Verdict::Passed | Verdict::Skipped(_) => {

@@ -17,7 +17,7 @@ use super::{
     events::{EventLogs, Log},
     mailbox::{
         alert::AlertConfig,
-        health::HealthInfo,
+        health::health,
         poison::{ListCursor, ScanResults},
         sanitize::SANITIZE,
         timestamp::Timestamp,
@@ -76,8 +76,10 @@ impl DeviceState {
             MediaEvent::LowCrossing => self.crossed(Crossing::Low),
             MediaEvent::HighCrossing => self.crossed(Crossing::High),
             MediaEvent::Overflow { dpa } => {
-                self.log(Log::Failure, Record::general_media(dpa, Transaction::InternalMediaManagement));
+                self.log(Log::Failure, Record::lost(dpa, Transaction::InternalMediaManagement));
             }
+            // Poison goes to the host with the data, and what the host makes of it is the host's: no record.
+            MediaEvent::PoisonRead { .. } => {}
         }
     }
 
@@ -89,7 +91,7 @@ impl DeviceState {
             Crossing::Low => (Log::Warning, true),
             Crossing::High => (Log::Information, false),
         };
-        self.log(log, Record::health_change(&HealthInfo::new(blocked)));
+        self.log(log, Record::health_change(health(blocked)));
     }
 
     /// Somebody listens to this vector now: what is still true is said again.

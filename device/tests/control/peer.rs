@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    os::unix::net::UnixStream,
+    os::{fd::BorrowedFd, unix::net::UnixStream},
     path::PathBuf,
     sync::{
         Arc,
@@ -13,36 +13,81 @@ use std::{
 };
 
 use cxl_cram_device::{
-    control::{DeviceCommands, Events, Server, WatermarkInjector},
-    hdm::media::{Media, MediaConfig, Threshold, Watermarks},
+    control::{DeviceCommands, Events, Injector, Server},
+    cxl::{event_record::Record, events::Log},
+    hdm::{
+        Resident, Window,
+        media::{Media, MediaConfig, Threshold, Watermarks},
+    },
     store::Codec,
     vfio_user::{Interrupts, Stop},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 pub(crate) const CAPACITY: u64 = 256 << 20;
 pub(crate) const PHYSICAL: u64 = 1 << 20;
 
-/// Counts what is injected.
+/// Keeps what is injected.
 #[derive(Default)]
 pub(crate) struct Injected {
     low: AtomicU32,
     high: AtomicU32,
+    events: Mutex<Vec<(Log, Record)>>,
 }
 
 impl Injected {
     pub(crate) fn counts(&self) -> (u32, u32) {
         (self.low.load(Ordering::SeqCst), self.high.load(Ordering::SeqCst))
     }
+
+    /// The events, in order, as their logs and bytes.
+    pub(crate) fn events(&self) -> Vec<(Log, [u8; 128])> {
+        self.events.lock().iter().map(|(log, record)| (*log, record.to_bytes())).collect()
+    }
 }
 
-impl WatermarkInjector for Injected {
+impl Injector for Injected {
     fn inject_low(&self) {
         self.low.fetch_add(1, Ordering::SeqCst);
     }
 
     fn inject_high(&self) {
         self.high.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn inject_event(&self, log: Log, record: Record) {
+        self.events.lock().push((log, record));
+    }
+}
+
+/// A window without memory that counts its flushes.
+#[derive(Default)]
+pub(crate) struct Counting(AtomicU32);
+
+impl Counting {
+    pub(crate) fn flushes(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Window for Counting {
+    fn mmap_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn read(&self, _dpa: u64, _data: &mut [u8]) {}
+
+    fn write(&self, _dpa: u64, _data: &[u8]) {}
+
+    fn flush(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn invalidate(&self, _dpa: std::ops::Range<u64>) {}
+
+    fn resident(&self) -> Resident {
+        Resident::default()
     }
 }
 
@@ -74,7 +119,7 @@ impl Rig {
         let injected = Arc::new(Injected::default());
         let commands = DeviceCommands {
             media: media.clone(),
-            watermarks: injected.clone(),
+            injector: injected.clone(),
             interrupts: Arc::new(Interrupts::new()),
             stop: stop.clone(),
             codec: Codec::Lz4,
@@ -101,6 +146,13 @@ impl Rig {
         // So that a server that does not answer fails the test instead of hanging it.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Peer { reader: BufReader::new(stream.try_clone().unwrap()), stream }
+    }
+
+    /// Gives the medium a window that counts its flushes.
+    pub(crate) fn counting_window(&self) -> Arc<Counting> {
+        let window = Arc::new(Counting::default());
+        self.media.set_window(window.clone());
+        window
     }
 
     /// Fills the medium with blocks that do not compress.

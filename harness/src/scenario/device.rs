@@ -37,7 +37,7 @@ pub struct DeviceShape {
 
 impl DeviceShape {
     /// 512 MiB promised, 256 MiB there, a 64 MiB cache, lz4.
-    pub const DEFAULT: Self = Self { capacity: "512M", physical: "256M", cache: "64M", codec: "lz4", more: &[] };
+    pub const USUAL: Self = Self { capacity: "512M", physical: "256M", cache: "64M", codec: "lz4", more: &[] };
 }
 
 /// Call this first in every `main` that runs scenarios: when the program was started as the device it is the device,
@@ -61,12 +61,12 @@ pub struct Device {
 }
 
 impl Device {
-    /// Starts a device with its sockets in `run` and its log in `log`, and waits until it is ready.
-    pub fn start(shape: &DeviceShape, run: &Path, log: &Path) -> Result<Self> {
-        let (socket, control) = (run.join("device.sock"), run.join("control.sock"));
+    /// Starts device number `index` with its sockets in `run` and its log in `log`, and waits until it is ready.
+    pub fn start(index: usize, shape: &DeviceShape, more: &[String], run: &Path, log: &Path) -> Result<Self> {
+        let (socket, control) = (run.join(format!("device{index}.sock")), run.join(format!("control{index}.sock")));
         let mut command = Command::new(std::env::current_exe().context("cannot find the harness's own program")?);
         command.args([AS_DEVICE, "serve", "-v", "--capacity", shape.capacity, "--physical", shape.physical]);
-        command.args(["--cache", shape.cache, "--codec", shape.codec]).args(shape.more);
+        command.args(["--cache", shape.cache, "--codec", shape.codec]).args(shape.more).args(more);
         command.arg("--socket").arg(&socket).arg("--control").arg(&control);
         let log_file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file).env_remove("CXL_CRAM_LOG");
@@ -91,6 +91,11 @@ impl Device {
     /// The socket for QEMU.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// The socket that it is controlled by.
+    pub fn control(&self) -> &Path {
+        &self.control
     }
 
     /// The device's process id.

@@ -8,16 +8,31 @@ mod device;
 mod events;
 mod facts;
 mod lab;
+mod need;
+mod normalise;
 pub mod report;
 pub mod runner;
+mod schedule;
 mod snapshot;
+mod stage;
+mod timeline;
+mod watchdog;
 
 use std::{fs::OpenOptions, time::Duration};
 
+pub use crate::machine::config::Domain;
 pub use device::{Device, DeviceShape, Status, entry};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
 pub use lab::Lab;
+pub use need::Need;
+pub use normalise::Varies;
+pub use schedule::play_all;
+pub use snapshot::Snapshot;
+pub use stage::Overrides;
+pub(crate) use stage::Stage;
+pub use timeline::{Mark, Timeline};
+pub(crate) use watchdog::Watchdog;
 
 /// One scenario.
 #[derive(Debug)]
@@ -26,8 +41,10 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it shows, in one line.
     pub story: &'static str,
-    /// The device it plays on.
-    pub device: DeviceShape,
+    /// What it needs of the guest's kernel. Where that is missing it is skipped, and the reason is said.
+    pub needs: &'static [Need],
+    /// The devices it plays on.
+    pub devices: &'static [DeviceShape],
     /// The machine it plays on.
     pub machine: MachineShape,
     /// How long the whole of it may take.
@@ -36,18 +53,53 @@ pub struct Scenario {
     pub tell: fn(&mut Lab) -> anyhow::Result<()>,
 }
 
+impl Scenario {
+    /// One device and one machine of the usual kind, no needs, a minute: what a scenario does not say.
+    pub const USUAL: Self = Self {
+        name: "",
+        story: "",
+        needs: &[],
+        devices: &[DeviceShape::USUAL],
+        machine: MachineShape::USUAL,
+        limit: Duration::from_secs(60),
+        tell: |_| anyhow::bail!("the scenario has no story: set `tell`"),
+    };
+}
+
 /// What a scenario asks of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineShape {
     /// Ordinary memory, MiB.
     pub memory_mib: u64,
-    /// Whether the corpus (256 MiB of real data) is attached as /dev/vda.
+    /// Processors.
+    pub processors: u32,
+    /// Whether the corpus (256 MiB of real data) is attached, as /dev/vda.
     pub corpus: bool,
+    /// The proximity domains that the firmware gives the windows of the first devices; usually none, and Linux makes
+    /// them up.
+    pub domains: &'static [Domain],
+    /// A disk that the guest may write, MiB: the next of /dev/vda, /dev/vdb.
+    pub scratch_mib: Option<u64>,
+    /// Whether the guest may restart. Otherwise a restart ends the machine.
+    pub restarts: bool,
+    /// Added to the kernel's command line.
+    pub append: &'static str,
+    /// Parts of console lines that are no trouble in this story.
+    pub expected: &'static [&'static str],
 }
 
 impl MachineShape {
-    /// 1 GiB and no corpus.
-    pub const DEFAULT: Self = Self { memory_mib: 1024, corpus: false };
+    /// 1 GiB, two processors, nothing else.
+    pub const USUAL: Self = Self {
+        memory_mib: 1024,
+        processors: 2,
+        corpus: false,
+        domains: &[],
+        scratch_mib: None,
+        restarts: false,
+        append: "",
+        expected: &[],
+    };
 }
 
 /// The scenario files.
@@ -55,15 +107,6 @@ pub mod catalog {
     include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
 }
 pub use catalog::CATALOG;
-
-/// The scenarios whose names contain one of these words; all of them when there are none. Short ones come first, so that
-/// there is soon something to see.
-pub fn select(words: &[String]) -> Vec<&'static Scenario> {
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let mut scenarios: Vec<_> = CATALOG.iter().copied().filter(|scenario| wanted(scenario.name)).collect();
-    scenarios.sort_by_key(|scenario| (scenario.limit, scenario.name));
-    scenarios
-}
 
 /// Why no guest can be played with here, if so: what a scenario cannot do without and the machine lacks.
 pub fn obstacle() -> Option<String> {
@@ -85,5 +128,5 @@ pub mod prelude {
     pub use cxl_cram_guest::pattern::Pattern;
     pub use serde_json::{Value, json};
 
-    pub use super::{DeviceShape, Lab, MachineShape, Scenario, pick};
+    pub use super::{Device, DeviceShape, Domain, Lab, MachineShape, Need, Scenario, Varies, pick};
 }

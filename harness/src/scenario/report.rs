@@ -5,7 +5,7 @@ use std::{fmt::Write, path::PathBuf, time::Duration};
 use console::style;
 use serde_json::json;
 
-use super::{Facts, Figure, Scenario};
+use super::{Facts, Figure, Scenario, Timeline};
 
 /// How a scenario ended.
 #[derive(Clone, Debug)]
@@ -23,12 +23,16 @@ pub enum Verdict {
 pub struct Outcome {
     /// Which scenario.
     pub scenario: &'static Scenario,
+    /// The guest's kernel, as `uname -r` prints it.
+    pub kernel: String,
     /// How it ended.
     pub verdict: Verdict,
     /// What was stated for the snapshot.
     pub facts: Facts,
     /// What was measured.
     pub figures: Vec<Figure>,
+    /// What happened when.
+    pub timeline: Timeline,
     /// From the start of the device to the end of the machine.
     pub elapsed: Duration,
     /// Console, logs, command lines.

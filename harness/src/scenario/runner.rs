@@ -1,65 +1,102 @@
-//! Plays scenarios: sets the lab up, watches the clock, compares facts, takes everything down.
+//! Plays one scenario: sets the lab up, watches the clock, compares facts, takes everything down.
 
 use std::{
     fs,
+    num::NonZero,
     path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Error, Result, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
-use rustix::process::{Signal, pidfd_send_signal};
+use anyhow::{Context, Result, anyhow};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{
-    Facts, Scenario,
+    Facts, Need, Overrides, Scenario, Timeline, Watchdog,
     lab::Lab,
     report::{Outcome, Verdict},
-    snapshot,
+    snapshot::Snapshot,
 };
-use crate::provision::Provisioned;
+use crate::{interrupt::interrupted, provision::Provisioned};
 
 /// How scenarios are played.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// A folder for each scenario's console, device log, QEMU command line and facts.
     pub artifacts: PathBuf,
+    /// What the user changes of every machine.
+    pub overrides: Overrides,
+    /// How many at once; otherwise as many as the machine has room for.
+    pub jobs: Option<NonZero<usize>>,
+    /// Compare with, and make, snapshots of this kernel's release.
+    pub own_snapshots: bool,
 }
 
 impl Default for RunOptions {
     /// In the workspace's `target`.
     fn default() -> Self {
-        Self { artifacts: Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("cxl-cram") }
+        Self {
+            artifacts: Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("cxl-cram"),
+            overrides: Overrides::default(),
+            jobs: None,
+            own_snapshots: false,
+        }
     }
 }
 
+/// How a story ended that did not fail.
+enum Told {
+    ToTheEnd,
+    /// The guest lacks what it needs.
+    Lacking(Vec<Need>),
+}
+
 /// Plays one scenario to its end; whatever happens is in the outcome.
-pub fn play(scenario: &'static Scenario, provisioned: &Provisioned, options: &RunOptions) -> Outcome {
+pub fn play(
+    scenario: &'static Scenario,
+    provisioned: &Provisioned,
+    options: &RunOptions,
+    progress: &MultiProgress,
+) -> Outcome {
     let begun = Instant::now();
     let artifacts = options.artifacts.join(scenario.name);
-    let progress = spinner(scenario.name);
+    let progress = spinner(scenario.name, progress);
     let mut outcome = Outcome {
         scenario,
+        kernel: provisioned.kernel.version.clone(),
         verdict: Verdict::Passed,
         facts: Facts::default(),
         figures: Vec::new(),
+        timeline: Timeline::default(),
         elapsed: Duration::ZERO,
         artifacts: artifacts.clone(),
     };
-    let told = clear(&artifacts).and_then(|()| Lab::set_up(scenario, provisioned, &artifacts, &progress)).and_then(
-        |mut lab| {
+    let told = clear(&artifacts)
+        .and_then(|()| Lab::set_up(scenario, &options.overrides, provisioned, &artifacts, &progress))
+        .and_then(|mut lab| {
             let told = told_in_time(scenario, &mut lab);
-            let findings = lab.take_down(told);
-            (outcome.facts, outcome.figures) = (findings.facts, findings.figures);
-            findings.verdict
-        },
-    );
+            let (told, ended) = match told {
+                Ok(told) => (Some(told), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            let findings = lab.take_down(ended);
+            outcome.kernel = findings.kernel;
+            (outcome.facts, outcome.figures, outcome.timeline) = (findings.facts, findings.figures, findings.timeline);
+            findings.verdict.map(|()| told.unwrap_or(Told::ToTheEnd))
+        });
     progress.finish_and_clear();
-    let agreed = told.and_then(|()| snapshot::check(scenario.name, scenario.story, &outcome.facts).map_err(Error::msg));
-    if let Err(error) = agreed {
-        outcome.verdict = Verdict::Failed(format!("{error:#}"));
-    }
+    let snapshot = Snapshot::of(scenario.name, &outcome.kernel, options.own_snapshots);
+    outcome.verdict = match told {
+        _ if interrupted() => Verdict::Failed("interrupted".to_owned()),
+        Ok(Told::ToTheEnd) => match snapshot.check(scenario.story, &outcome.facts) {
+            Ok(()) => Verdict::Passed,
+            Err(difference) => Verdict::Failed(difference),
+        },
+        Ok(Told::Lacking(needs)) => {
+            let needs: Vec<_> = needs.iter().map(Need::to_string).collect();
+            Verdict::Skipped(format!("the guest lacks {}", needs.join(", ")))
+        }
+        Err(error) => Verdict::Failed(format!("{error:#}")),
+    };
     outcome.elapsed = begun.elapsed();
     outcome
 }
@@ -72,28 +109,26 @@ fn clear(artifacts: &Path) -> Result<()> {
     fs::create_dir_all(artifacts).with_context(|| format!("cannot make {}", artifacts.display()))
 }
 
-/// Tells the story. At the limit QEMU is killed, which ends every wait for the guest.
-fn told_in_time(scenario: &Scenario, lab: &mut Lab) -> Result<()> {
-    let qemu = lab.machine.process().handle()?;
-    let (done, is_done) = mpsc::channel::<()>();
-    let limit = scenario.limit;
-    let watchdog = thread::spawn(move || {
-        let late = is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
-        if late {
-            let _ = pidfd_send_signal(&qemu, Signal::KILL);
-        }
-        late
-    });
+/// Tells the story, with a watch on its limit.
+fn told_in_time(scenario: &Scenario, lab: &mut Lab) -> Result<Told> {
+    let lacking = lab.unmet(scenario.needs)?;
+    if !lacking.is_empty() {
+        return Ok(Told::Lacking(lacking));
+    }
+    let watchdog = Watchdog::set(lab.watched(), scenario.limit);
     let told = (scenario.tell)(lab);
-    drop(done);
-    let late = watchdog.join().unwrap_or(false);
-    let told = if late { Err(anyhow!("took longer than {:?}, the scenario's limit", scenario.limit)) } else { told };
-    told.with_context(|| format!("step \"{}\"", lab.current_step()))
+    let told = match watchdog.called_off() {
+        Some(where_it_hung) => {
+            Err(anyhow!("took longer than {:?}, the scenario's limit\n{where_it_hung}", scenario.limit))
+        }
+        None => told,
+    };
+    told.map(|()| Told::ToTheEnd).with_context(|| format!("step \"{}\"", lab.current_step()))
 }
 
 /// What moves on the terminal while a scenario plays: its name and its step.
-fn spinner(name: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
+fn spinner(name: &str, progress: &MultiProgress) -> ProgressBar {
+    let bar = progress.add(ProgressBar::new_spinner());
     bar.set_style(
         ProgressStyle::with_template("{spinner} {elapsed:>5} {prefix}: {msg}")
             .unwrap_or(ProgressStyle::default_spinner()),

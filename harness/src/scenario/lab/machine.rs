@@ -1,0 +1,42 @@
+//! The machine under the guest: its death, its next life, its interrupts.
+
+use std::sync::PoisonError;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use super::{LIMIT, Lab};
+use crate::machine::launch::launch;
+
+impl Lab {
+    /// Kills QEMU, as an operator or the OOM killer would, and waits for its end.
+    pub fn kill_qemu(&mut self) -> Result<()> {
+        self.machine.process().signal(Signal::KILL)?;
+        self.machine.health().wait_exit(LIMIT).context("QEMU is killed and does not end")?;
+        Ok(())
+    }
+
+    /// Boots another machine, the same as the one before, on the same device.
+    pub fn boot_again(&mut self) -> Result<()> {
+        let launched = launch(&self.config, &self.launch)?;
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = launched.machine.witness();
+        (self.guest, self.machine, self.bars) = (launched.guest, launched.machine, launched.learnt.bars);
+        Ok(())
+    }
+
+    /// Interrupts that the guest has counted on these MSI-X vectors of the device.
+    pub fn interrupts(&self, vectors: &[u16]) -> Result<Vec<u64>> {
+        let text = self.guest.read_text("/proc/interrupts")?;
+        let count = |vector: &u16| {
+            // 30:  0  7  PCI-MSIX-0000:0d:00.0   7-edge   cxl_pci
+            let name = format!(" {vector}-edge ");
+            let lines = text
+                .lines()
+                .filter(|line| line.contains("PCI-MSI") && line.contains(":0d:00.0") && line.contains(&name));
+            let numbers =
+                lines.flat_map(|line| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()));
+            numbers.sum()
+        };
+        Ok(vectors.iter().map(count).collect())
+    }
+}

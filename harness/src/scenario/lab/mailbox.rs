@@ -1,0 +1,34 @@
+//! The device's mailbox, by the raw path of Linux.
+
+use std::cell::Cell;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{LIMIT, Lab};
+
+impl Lab {
+    /// Sends a mailbox command by the raw path until the device is not busy with another; gives the return code.
+    ///
+    /// Linux does not wait for background commands on the raw path: one that takes any time is said to have timed out,
+    /// and is told here as 1, "background operation started".
+    pub fn mailbox(&self, opcode: u16, payload_hex: &str) -> Result<u16> {
+        const STARTED: u16 = 1;
+        const BUSY: u16 = 6;
+        let opcode = format!("{opcode:#06x}");
+        let words = ["cxl-cram-guest", "cxl-raw", "--allow-all", "--opcode", &opcode, "--payload-hex", payload_hex];
+        let code = Cell::new(BUSY);
+        self.wait("the device to be done with a background operation", |lab| {
+            let ran = lab.guest.run(&words, LIMIT)?;
+            if ran.exit.success() {
+                let answer: Value = serde_json::from_str(&ran.stdout.text())?;
+                code.set(u16::try_from(answer["return_code"].as_u64().context("no return code")?)?);
+            } else {
+                ensure!(ran.stderr.text().contains("timed out"), "mailbox command {opcode}: {}", ran.stderr.text());
+                code.set(STARTED);
+            }
+            Ok(code.get() != BUSY)
+        })?;
+        Ok(code.get())
+    }
+}

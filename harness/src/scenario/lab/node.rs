@@ -1,0 +1,23 @@
+//! NUMA nodes: online, offline, and who demotes to whom.
+
+use anyhow::Result;
+
+use super::Lab;
+
+impl Lab {
+    /// Puts all memory of a node online as movable.
+    pub fn online_node(&self, node: u32) -> Result<()> {
+        self.sh(&format!("cxl-cram-guest online-node --node {node} --policy online_movable")).map(drop)
+    }
+
+    /// Takes all memory of a node offline.
+    pub fn offline_node(&self, node: u32) -> Result<()> {
+        self.sh(&format!("cxl-cram-guest offline-node --node {node}")).map(drop)
+    }
+
+    /// Where the kernel says that node 0's cold pages go.
+    pub fn demotion_targets(&self) -> Result<String> {
+        let log = self.sh("dmesg | grep -o 'Demotion targets for Node 0.*' | tail -n 1")?;
+        Ok(log.trim().to_owned())
+    }
+}

@@ -1,0 +1,32 @@
+//! The kernel's CXL trace events.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{LIMIT, Lab};
+use crate::{
+    guest::trace::Trace,
+    scenario::{PoisonList, events, pick},
+};
+
+impl Lab {
+    /// Waits for a trace event of this name and picks fields of it.
+    pub fn event(&self, trace: &mut Trace, name: &str, keys: &[&str]) -> Result<Value> {
+        let marker = format!(" {name}: ");
+        let line = trace
+            .wait_for(|line| line.contains(&marker), LIMIT)
+            .with_context(|| format!("no {name} in the guest's trace"))?;
+        Ok(pick(&Value::Object(events::fields(&line)), keys))
+    }
+
+    /// Has the kernel read the device's poison list, through its trace events.
+    pub fn poison_list(&self) -> Result<PoisonList> {
+        let trace = self.guest.trace("poison", &["cxl:cxl_poison"])?;
+        self.guest.write_file("/sys/bus/cxl/devices/mem0/trigger_poison_list", "1")?;
+        let mut list = PoisonList::default();
+        for line in trace.stop()?.iter().filter(|line| line.contains(" cxl_poison: ")) {
+            list.add(line)?;
+        }
+        Ok(list)
+    }
+}
