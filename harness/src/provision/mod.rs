@@ -102,6 +102,15 @@ pub fn kernel(options: &Options, progress: &Progress) -> Result<Kernel, Provisio
     Maker::new(options, progress)?.kernel()
 }
 
+/// The kernels that are built and cached, with their versions.
+pub fn kernels(cache: &Cache) -> Result<Vec<(String, Entry)>, ProvisionError> {
+    let version = |entry: &Entry| std::fs::read_to_string(entry.path.join("version")).ok();
+    let named =
+        |entry: &Entry| entry.path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"kernel-"));
+    let entries = cache.entries()?.into_iter().filter(named);
+    Ok(entries.filter_map(|entry| Some((version(&entry)?.trim().to_owned(), entry))).collect())
+}
+
 /// The workspace that this harness was compiled in: the guest program and the kernel's configuration come from it.
 fn workspace() -> &'static Path {
     let harness = Path::new(env!("CARGO_MANIFEST_DIR"));
