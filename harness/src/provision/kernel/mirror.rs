@@ -15,6 +15,9 @@ use crate::provision::error::{IoContext, ProvisionError};
 use crate::provision::host_tools::on_path;
 use crate::provision::run::query;
 
+/// The sources at the top of a tree. The rest of the files there is documentation, or was built.
+const TOP: [&str; 3] = ["Kbuild", "Kconfig", "Makefile"];
+
 /// Whether the kernel's Makefile takes the tree for one that was built in place.
 pub(super) fn is_built_in_place(tree: &Path) -> bool {
     [".config", "include/config", "arch/x86/include/generated"].iter().any(|sign| tree.join(sign).exists())
@@ -56,11 +59,17 @@ fn sources(tree: &Path, repository: &Path) -> Result<BTreeSet<PathBuf>, Provisio
         init.ok_or(lacking("git cannot tell its sources"))?;
         git.arg("--git-dir").arg(repository).arg("--work-tree").arg(tree);
     }
-    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    // Debian's own `.gitignore` ignores everything at the top level.
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--exclude=!/*"]);
     let text = query(&mut git).ok_or(lacking("git cannot tell its sources"))?;
     // A file that is deleted and not yet committed as such is still listed.
-    let exists = |path: &&str| !path.is_empty() && *path != ".config" && fs::symlink_metadata(tree.join(path)).is_ok();
+    let exists = |path: &&str| is_wanted(path) && fs::symlink_metadata(tree.join(path)).is_ok();
     Ok(text.split('\0').filter(exists).map(PathBuf::from).collect())
+}
+
+/// Whether a file that git lists is taken: all below folders, and at the top what takes part in a build.
+fn is_wanted(path: &str) -> bool {
+    path.contains('/') || TOP.contains(&path) || path.starts_with("localversion")
 }
 
 fn leads_to(link: &Path, target: &Path) -> bool {

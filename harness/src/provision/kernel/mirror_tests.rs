@@ -12,6 +12,7 @@ impl Fixture {
         fixture.write("Makefile", "all:\n");
         fixture.write("mm/swap.c", "swap\n");
         fixture.write("mm/swap.o", "object\n");
+        fixture.write("vmlinux", "object\n");
         fixture.write(".config", "CONFIG_A=y\n");
         fixture.write("include/config/auto.conf", "CONFIG_A=y\n");
         fixture
@@ -50,7 +51,7 @@ impl Fixture {
 fn the_view_of_a_tree_built_in_place_has_its_sources_and_is_clean() {
     let fixture = Fixture::new();
     assert!(is_built_in_place(&fixture.path("tree")));
-    assert_eq!(fixture.view(), [".gitignore", "Makefile", "mm/swap.c"]);
+    assert_eq!(fixture.view(), ["Makefile", "mm/swap.c"]);
     assert!(!is_built_in_place(&fixture.path("view")));
     assert_eq!(fs::read_to_string(fixture.path("view/mm/swap.c")).unwrap(), "swap\n");
 }
@@ -70,14 +71,14 @@ fn a_view_follows_files_that_come_and_go() {
     fixture.update().unwrap();
     fixture.write("mm/cram/new.c", "new\n");
     fs::remove_file(fixture.path("tree/mm/swap.c")).unwrap();
-    assert_eq!(fixture.view(), [".gitignore", "Makefile", "mm/cram/new.c"]);
-    // A folder takes the place of a file, and the other way round.
-    fs::remove_dir_all(fixture.path("tree/mm")).unwrap();
-    fixture.write("mm", "file\n");
-    assert_eq!(fixture.view(), [".gitignore", "Makefile", "mm"]);
-    fs::remove_file(fixture.path("tree/mm")).unwrap();
-    fixture.write("mm/back.c", "back\n");
-    assert_eq!(fixture.view(), [".gitignore", "Makefile", "mm/back.c"]);
+    assert_eq!(fixture.view(), ["Makefile", "mm/cram/new.c"]);
+    // A file takes the place of a folder, and the other way round.
+    fs::remove_dir_all(fixture.path("tree/mm/cram")).unwrap();
+    fixture.write("mm/cram", "file\n");
+    assert_eq!(fixture.view(), ["Makefile", "mm/cram"]);
+    fs::remove_file(fixture.path("tree/mm/cram")).unwrap();
+    fixture.write("mm/cram/back.c", "back\n");
+    assert_eq!(fixture.view(), ["Makefile", "mm/cram/back.c"]);
 }
 
 #[test]
@@ -88,8 +89,16 @@ fn in_a_repository_new_and_deleted_files_count_before_they_are_committed() {
     fixture.git(&["commit", "--quiet", "-m", "x"]);
     fixture.write("mm/untracked.c", "new\n");
     fs::remove_file(fixture.path("tree/mm/swap.c")).unwrap();
-    assert_eq!(fixture.view(), [".gitignore", "Makefile", "mm/untracked.c"]);
+    assert_eq!(fixture.view(), ["Makefile", "mm/untracked.c"]);
     assert!(!fixture.path("git").exists());
+}
+
+#[test]
+fn sources_are_found_where_debian_ignores_everything_at_the_top() {
+    let fixture = Fixture::new();
+    fixture.write(".gitignore", ".*\n!.gitignore\n*.o\n/include/config/\n/*\n!/debian/\n");
+    fixture.write("localversion-rt", "-rt1\n");
+    assert_eq!(fixture.view(), ["Makefile", "localversion-rt", "mm/swap.c"]);
 }
 
 #[test]

@@ -154,6 +154,7 @@ pub(super) fn of_tree(
     let mut source = tree.clone();
     if mirror::is_built_in_place(&tree) {
         step.note("the tree was built in place: building from a view of its sources, the tree stays as it is");
+        step.phase("linking its sources", 0);
         source = folder.join("view");
         mirror::update(&tree, &source, &folder.join("git"))?;
     }

@@ -80,21 +80,17 @@ pub(super) fn find(cache: &Cache, folder: &Path, release: &str) -> Result<Vec<Pa
     if order.iter().all(|path| decompressor(path).is_none()) {
         return Ok(order);
     }
-    let names: Vec<String> = order.iter().map(|path| module_name(path).unwrap_or_default()).collect();
-    let files: Vec<(&str, &[u8])> = names
-        .iter()
-        .zip(&order)
-        .filter_map(|(name, path)| Some((name.as_str(), contents.get(path)?.as_slice())))
-        .collect();
-    let place = |product: &Path, name: &str| product.join(format!("{name}.ko"));
-    let product = cache.product("modules", &Key::of(&files), |product| {
+    let files: Vec<(String, &[u8])> =
+        order.iter().filter_map(|path| Some((module_name(path)? + ".ko", contents.get(path)?.as_slice()))).collect();
+    let inputs: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
+    let product = cache.product("modules", &Key::of(&inputs), |product| {
         for (name, bytes) in &files {
-            let path = place(product, name);
+            let path = product.join(name);
             fs::write(&path, bytes).context("write", &path)?;
         }
         Ok(())
     })?;
-    Ok(names.iter().map(|name| place(&product, name)).collect())
+    Ok(files.iter().map(|(name, _)| product.join(name)).collect())
 }
 
 /// Where the modules of that release are when `folder` is above them: the root of an installation, or `lib/modules`.
@@ -185,9 +181,10 @@ fn content(path: &Path) -> Result<Vec<u8>, ProvisionError> {
     let not_started = |source| ProvisionError::NotStarted { program: program.into(), source };
     let mut child = command.spawn().map_err(not_started)?;
     let mut bytes = Vec::new();
-    let mut output = child.stdout.take().into_iter().map(|output| output.take(MOST_BYTES)).next();
-    let read = output.as_mut().map_or(Ok(0), |output| output.read_to_end(&mut bytes));
-    drop(output);
+    let read = match child.stdout.take() {
+        Some(output) => output.take(MOST_BYTES).read_to_end(&mut bytes),
+        None => Ok(0),
+    };
     let status = child.wait().context("decompress", path)?;
     read.context("decompress", path)?;
     match status.success() {
