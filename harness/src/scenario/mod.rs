@@ -4,14 +4,18 @@
 //! story is told on a [`Lab`] (guest, device, facts); [`runner`] sets the lab up, watches the console and the clock,
 //! and compares the facts with the snapshot; [`report`] shows what came of it.
 
+mod control;
 mod device;
+mod difference;
 mod events;
 mod facts;
 mod lab;
 mod need;
 mod normalise;
+mod recorder;
 pub mod report;
 pub mod runner;
+mod sampler;
 mod schedule;
 mod snapshot;
 mod stage;
@@ -21,7 +25,7 @@ mod watchdog;
 use std::{fs::OpenOptions, time::Duration};
 
 pub use crate::machine::config::Domain;
-pub use device::{Device, DeviceShape, Status, entry};
+pub use device::{Crossings, Device, DeviceShape, Resident, Status, entry};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
 pub use lab::Lab;
@@ -31,7 +35,7 @@ pub use schedule::play_all;
 pub use snapshot::Snapshot;
 pub use stage::Overrides;
 pub(crate) use stage::Stage;
-pub use timeline::{Mark, Timeline};
+pub use timeline::{Mark, Sample, Timeline};
 pub(crate) use watchdog::Watchdog;
 
 /// One scenario.

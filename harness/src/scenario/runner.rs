@@ -61,14 +61,18 @@ pub fn play(
     let artifacts = options.artifacts.join(scenario.name);
     let progress = spinner(scenario.name, progress);
     let mut outcome = Outcome {
-        scenario,
+        name: scenario.name.to_owned(),
+        story: scenario.story.to_owned(),
         kernel: provisioned.kernel.version.clone(),
         verdict: Verdict::Passed,
         facts: Facts::default(),
         figures: Vec::new(),
+        difference: None,
         timeline: Timeline::default(),
-        elapsed: Duration::ZERO,
+        console: Vec::new(),
+        seconds: 0.0,
         artifacts: artifacts.clone(),
+        files: Vec::new(),
     };
     let told = clear(&artifacts)
         .and_then(|()| Lab::set_up(scenario, &options.overrides, provisioned, &artifacts, &progress))
@@ -80,7 +84,8 @@ pub fn play(
             };
             let findings = lab.take_down(ended);
             outcome.kernel = findings.kernel;
-            (outcome.facts, outcome.figures, outcome.timeline) = (findings.facts, findings.figures, findings.timeline);
+            (outcome.facts, outcome.figures) = (findings.facts, findings.figures);
+            (outcome.timeline, outcome.console) = (findings.timeline, findings.console);
             findings.verdict.map(|()| told.unwrap_or(Told::ToTheEnd))
         });
     progress.finish_and_clear();
@@ -89,7 +94,11 @@ pub fn play(
         _ if interrupted() => Verdict::Failed("interrupted".to_owned()),
         Ok(Told::ToTheEnd) => match snapshot.check(scenario.story, &outcome.facts) {
             Ok(()) => Verdict::Passed,
-            Err(difference) => Verdict::Failed(difference),
+            Err(differs) => {
+                let verdict = Verdict::Failed(differs.to_string());
+                outcome.difference = differs.difference;
+                verdict
+            }
         },
         Ok(Told::Lacking(needs)) => {
             let needs: Vec<_> = needs.iter().map(Need::to_string).collect();
@@ -97,7 +106,8 @@ pub fn play(
         }
         Err(error) => Verdict::Failed(format!("{error:#}")),
     };
-    outcome.elapsed = begun.elapsed();
+    outcome.files = files(&artifacts);
+    outcome.seconds = begun.elapsed().as_secs_f64();
     outcome
 }
 
@@ -107,6 +117,17 @@ fn clear(artifacts: &Path) -> Result<()> {
         fs::remove_dir_all(artifacts).with_context(|| format!("cannot clear {}", artifacts.display()))?;
     }
     fs::create_dir_all(artifacts).with_context(|| format!("cannot make {}", artifacts.display()))
+}
+
+/// The files in a folder, by name.
+fn files(artifacts: &Path) -> Vec<String> {
+    let entries = fs::read_dir(artifacts).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 /// Tells the story, with a watch on its limit.
