@@ -17,6 +17,7 @@ use super::{
     events::{EventLogs, Log},
     mailbox::{
         alert::AlertConfig,
+        firmware::Firmware,
         health::health,
         poison::{ListCursor, ScanResults},
         sanitize::SANITIZE,
@@ -38,6 +39,7 @@ pub(super) struct DeviceState {
     pub(super) background: Background,
     pub(super) watermarks: WatermarkInterrupts,
     pub(super) alerts: Mutex<AlertConfig>,
+    pub(super) firmware: Mutex<Firmware>,
     pub(super) poison_list: Mutex<ListCursor>,
     pub(super) scan: Mutex<ScanResults>,
     pub(super) component_state: Mutex<Option<ComponentStateSource>>,
@@ -55,6 +57,7 @@ impl DeviceState {
             timestamp: Timestamp::default(),
             watermarks: WatermarkInterrupts::default(),
             alerts: Mutex::default(),
+            firmware: Mutex::default(),
             poison_list: Mutex::default(),
             scan: Mutex::default(),
             component_state: Mutex::default(),
@@ -111,6 +114,7 @@ impl DeviceState {
         self.logs.set_interrupt_policy(Default::default());
         self.timestamp.reset();
         *self.alerts.lock() = AlertConfig::default();
+        self.firmware.lock().reset();
         *self.poison_list.lock() = ListCursor::default();
         *self.scan.lock() = ScanResults::default();
     }
@@ -118,6 +122,7 @@ impl DeviceState {
     /// Power-on, after the medium was cleared.
     pub(super) fn power_on(&self) {
         self.reset();
+        self.firmware.lock().power_on();
         self.logs.forget();
         self.watermarks.forget();
         self.media_disabled.store(false, Ordering::Release);

@@ -47,8 +47,8 @@ pub struct Kernel {
 const PORT_DOMAIN: usize = MAX_DEVICES + 1;
 const PORT_LATENCY: u32 = 40;
 const BANDWIDTH: u32 = 64;
-/// What the SLIT says of two windows: a request goes by way of node 0.
-const WINDOW_TO_WINDOW: &str = "254";
+/// The longest distance in a SLIT; 255 is out of reach.
+const FARTHEST: u8 = 254;
 
 /// The identifier of a device's root port in the monitor.
 pub fn root_port(index: usize) -> String {
@@ -145,9 +145,14 @@ fn domains(config: &MachineConfig) -> Vec<String> {
         numa.push(format!("{path},data-type=access-latency,latency={}", speed.latency_ns));
         numa.push(format!("{path},data-type=access-bandwidth,bandwidth={}G", speed.bandwidth_gib));
     }
-    for (node, distance) in (1..).zip(config.domains.iter().filter_map(|domain| domain.distance())) {
+    // From one window to another the way is by node 0.
+    let distances: Vec<_> = config.domains.iter().filter_map(|domain| domain.distance()).collect();
+    for (node, &distance) in (1..).zip(&distances) {
         numa.push(format!("dist,src=0,dst={node},val={distance}"));
-        numa.extend((1..node).map(|other| format!("dist,src={other},dst={node},val={WINDOW_TO_WINDOW}")));
+        for (other, &more) in (1..node).zip(&distances) {
+            let sum = distance.saturating_add(more).min(FARTHEST);
+            numa.push(format!("dist,src={other},dst={node},val={sum}"));
+        }
     }
     numa
 }
@@ -210,7 +215,7 @@ mod tests {
                 &format!("{lb}-bandwidth,bandwidth=8G"),
                 "dist,src=0,dst=1,val=20",
                 "dist,src=0,dst=2,val=100",
-                "dist,src=1,dst=2,val=254",
+                "dist,src=1,dst=2,val=120",
             ]
         );
     }

@@ -5,6 +5,7 @@
 mod machine;
 mod mailbox;
 mod node;
+mod performance;
 mod region;
 mod shell;
 mod trace;
