@@ -3,6 +3,7 @@
 mod acpi;
 mod boot;
 mod clean;
+mod doctor;
 mod generate;
 mod kernel;
 mod list;
@@ -34,6 +35,7 @@ enum Command {
     Run(Box<run::RunArgs>),
     List(list::ListArgs),
     Boot(Box<boot::BootArgs>),
+    Doctor(doctor::DoctorArgs),
     Kernel(kernel::KernelCommand),
     Report(report::ReportCommand),
     Acpi(acpi::AcpiArgs),
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::list(&args),
         Command::Boot(args) => boot::boot(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Kernel(command) => kernel::kernel(&command),
         Command::Report(command) => report::report(&command),
         Command::Acpi(args) => acpi::acpi(&args),
