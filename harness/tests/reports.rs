@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -222,6 +223,21 @@ fn hostile_text_stays_text_in_every_report() {
     let results = ktap.lines().filter(|line| line.starts_with("ok") || line.starts_with("not ok"));
     assert_eq!(results.count(), 2, "{ktap}");
     assert!(ktap.lines().all(|line| line.matches("# SKIP").count() <= 1 || line.starts_with('#')), "{ktap}");
+}
+
+#[test]
+fn a_pipe_is_written_to_and_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    // Both ends in this process, so that a report that goes elsewhere fails the test instead of hanging it.
+    let mut reader = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    write(&mixed(), &Formats { ktap: Some(pipe.clone()), ..Formats::default() }).unwrap();
+    assert!(!fs::metadata(&pipe).unwrap().is_file());
+    let mut text = [0; 14];
+    reader.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"KTAP version 1");
 }
 
 #[test]
