@@ -10,7 +10,7 @@ mod events;
 mod protocol;
 mod server;
 
-pub use command::{DeviceCommands, WatermarkInjector};
+pub use command::{DeviceCommands, Injector};
 pub use events::Events;
 pub use protocol::{Arguments, CommandError, Commands, ErrorClass};
 pub use server::Server;

@@ -88,6 +88,17 @@ impl Arguments {
         value.as_bool().map(Some).ok_or_else(|| wrong(name, "give true or false"))
     }
 
+    /// Those of these names, taken out.
+    pub fn split(&mut self, names: &[&str]) -> Self {
+        Self(names.iter().filter_map(|&name| Some((name.to_owned(), self.0.remove(name)?))).collect())
+    }
+
+    /// All that is left, as a structure that says what there may be.
+    pub fn into<T: serde::de::DeserializeOwned>(self) -> Result<T, CommandError> {
+        serde_json::from_value(Value::Object(self.0))
+            .map_err(|why| CommandError::generic(format!("the arguments are not valid: {why}")))
+    }
+
     /// Refuses what is left.
     pub fn finish(&self) -> Result<(), CommandError> {
         match self.0.keys().next() {

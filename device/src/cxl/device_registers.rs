@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use super::{
     Msix,
     device_state::{ComponentStateSource, DeviceState},
+    event_record::Record,
+    events::Log,
     layout::{Layout, copy_overlap},
     mailbox::{self, Mailbox, vendor},
     watermark::Crossing,
@@ -121,6 +123,11 @@ impl DeviceRegisters {
     /// Signals the high watermark by hand.
     pub(super) fn inject_high(&self) {
         self.state.crossed(Crossing::High);
+    }
+
+    /// Puts a record into a log by hand.
+    pub(super) fn inject_event(&self, log: Log, record: Record) {
+        self.state.log(log, record);
     }
 
     fn memory_device_status(&self) -> u64 {

@@ -17,7 +17,8 @@ use super::{
     events::{EventLogs, Log},
     mailbox::{
         alert::AlertConfig,
-        health::HealthInfo,
+        firmware::Firmware,
+        health::health,
         poison::{ListCursor, ScanResults},
         sanitize::SANITIZE,
         timestamp::Timestamp,
@@ -38,6 +39,7 @@ pub(super) struct DeviceState {
     pub(super) background: Background,
     pub(super) watermarks: WatermarkInterrupts,
     pub(super) alerts: Mutex<AlertConfig>,
+    pub(super) firmware: Mutex<Firmware>,
     pub(super) poison_list: Mutex<ListCursor>,
     pub(super) scan: Mutex<ScanResults>,
     pub(super) component_state: Mutex<Option<ComponentStateSource>>,
@@ -55,6 +57,7 @@ impl DeviceState {
             timestamp: Timestamp::default(),
             watermarks: WatermarkInterrupts::default(),
             alerts: Mutex::default(),
+            firmware: Mutex::default(),
             poison_list: Mutex::default(),
             scan: Mutex::default(),
             component_state: Mutex::default(),
@@ -76,8 +79,10 @@ impl DeviceState {
             MediaEvent::LowCrossing => self.crossed(Crossing::Low),
             MediaEvent::HighCrossing => self.crossed(Crossing::High),
             MediaEvent::Overflow { dpa } => {
-                self.log(Log::Failure, Record::general_media(dpa, Transaction::InternalMediaManagement));
+                self.log(Log::Failure, Record::lost(dpa, Transaction::InternalMediaManagement));
             }
+            // Poison goes to the host with the data, and what the host makes of it is the host's: no record.
+            MediaEvent::PoisonRead { .. } => {}
         }
     }
 
@@ -89,7 +94,7 @@ impl DeviceState {
             Crossing::Low => (Log::Warning, true),
             Crossing::High => (Log::Information, false),
         };
-        self.log(log, Record::health_change(&HealthInfo::new(blocked)));
+        self.log(log, Record::health_change(health(blocked)));
     }
 
     /// Somebody listens to this vector now: what is still true is said again.
@@ -109,6 +114,7 @@ impl DeviceState {
         self.logs.set_interrupt_policy(Default::default());
         self.timestamp.reset();
         *self.alerts.lock() = AlertConfig::default();
+        self.firmware.lock().reset();
         *self.poison_list.lock() = ListCursor::default();
         *self.scan.lock() = ScanResults::default();
     }
@@ -116,6 +122,7 @@ impl DeviceState {
     /// Power-on, after the medium was cleared.
     pub(super) fn power_on(&self) {
         self.reset();
+        self.firmware.lock().power_on();
         self.logs.forget();
         self.watermarks.forget();
         self.media_disabled.store(false, Ordering::Release);

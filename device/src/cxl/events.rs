@@ -10,9 +10,11 @@ use parking_lot::Mutex;
 use super::{event_record::Record, mailbox::return_code::ReturnCode, vectors};
 
 /// A log, by severity. The values are those of the mailbox commands and the bits of the Event Status register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Log {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Log {
     /// Expected, for the record.
+    #[serde(rename = "informational")]
     Information = 0,
     /// May need attention.
     Warning = 1,

@@ -10,8 +10,8 @@ mod device_registers;
 mod device_state;
 pub mod doe;
 pub mod dvsec;
-mod event_record;
-mod events;
+pub mod event_record;
+pub mod events;
 pub mod hdm_decoder;
 mod layout;
 mod mailbox;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use self::{
     cdat::Performance, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
-    hdm_decoder::Decoder, msix::MsixTable,
+    event_record::Record, events::Log, hdm_decoder::Decoder, msix::MsixTable,
 };
 use crate::hdm::media::Media;
 
@@ -170,6 +170,11 @@ impl Type3 {
     /// Signals the high watermark by hand.
     pub fn inject_high(&self) {
         self.device.inject_high();
+    }
+
+    /// Puts a record into an event log, as if the device had met what it tells.
+    pub fn inject_event(&self, log: Log, record: Record) {
+        self.device.inject_event(log, record);
     }
 
     /// The other side has just started to listen to a vector: what is still true is said again.

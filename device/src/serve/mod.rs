@@ -19,8 +19,8 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use crate::{
-    control::{self, DeviceCommands, Events, WatermarkInjector},
-    cxl::{Msix, Type3, Type3Config},
+    control::{self, DeviceCommands, Events, Injector},
+    cxl::{Msix, Type3, Type3Config, event_record::Record, events::Log},
     hdm::{
         Window,
         fuse::{FuseConfig, FuseWindow},
@@ -166,13 +166,17 @@ impl Msix for MsixWire {
     }
 }
 
-impl WatermarkInjector for Board {
+impl Injector for Board {
     fn inject_low(&self) {
         self.function.inject_low();
     }
 
     fn inject_high(&self) {
         self.function.inject_high();
+    }
+
+    fn inject_event(&self, log: Log, record: Record) {
+        self.function.inject_event(log, record);
     }
 }
 
@@ -216,7 +220,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
 
     let commands = DeviceCommands {
         media: Arc::clone(&media),
-        watermarks: Arc::clone(&board) as _,
+        injector: Arc::clone(&board) as _,
         interrupts: Arc::clone(&interrupts),
         stop: stop.clone(),
         codec: args.codec,

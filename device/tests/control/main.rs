@@ -4,4 +4,5 @@
 mod commands;
 mod conversation;
 mod events;
+mod injection;
 mod peer;

@@ -13,7 +13,8 @@ use std::{
 };
 
 use cxl_cram_device::{
-    control::{DeviceCommands, Events, Server, WatermarkInjector},
+    control::{DeviceCommands, Events, Injector, Server},
+    cxl::{event_record::Record, events::Log},
     hdm::{
         Resident, Window,
         media::{Media, MediaConfig, Threshold, Watermarks},
@@ -21,31 +22,42 @@ use cxl_cram_device::{
     store::Codec,
     vfio_user::{Interrupts, Stop},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 pub(crate) const CAPACITY: u64 = 256 << 20;
 pub(crate) const PHYSICAL: u64 = 1 << 20;
 
-/// Counts what is injected.
+/// Keeps what is injected.
 #[derive(Default)]
 pub(crate) struct Injected {
     low: AtomicU32,
     high: AtomicU32,
+    events: Mutex<Vec<(Log, Record)>>,
 }
 
 impl Injected {
     pub(crate) fn counts(&self) -> (u32, u32) {
         (self.low.load(Ordering::SeqCst), self.high.load(Ordering::SeqCst))
     }
+
+    /// The events, in order, as their logs and bytes.
+    pub(crate) fn events(&self) -> Vec<(Log, [u8; 128])> {
+        self.events.lock().iter().map(|(log, record)| (*log, record.to_bytes())).collect()
+    }
 }
 
-impl WatermarkInjector for Injected {
+impl Injector for Injected {
     fn inject_low(&self) {
         self.low.fetch_add(1, Ordering::SeqCst);
     }
 
     fn inject_high(&self) {
         self.high.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn inject_event(&self, log: Log, record: Record) {
+        self.events.lock().push((log, record));
     }
 }
 
@@ -107,7 +119,7 @@ impl Rig {
         let injected = Arc::new(Injected::default());
         let commands = DeviceCommands {
             media: media.clone(),
-            watermarks: injected.clone(),
+            injector: injected.clone(),
             interrupts: Arc::new(Interrupts::new()),
             stop: stop.clone(),
             codec: Codec::Lz4,

@@ -59,12 +59,13 @@ fn the_effects_log_tells_which_commands_go_on_in_the_background() {
 
 #[test]
 fn a_payload_too_short_or_too_long_is_an_invalid_payload_length() {
-    let lengths: [(u16, usize); 27] = [
+    let lengths: [(u16, usize); 28] = [
         (0x0005, 0),
         (0x0100, 1),
         (0x0101, 6),
         (0x0102, 0),
         (0x0200, 0),
+        (0x0202, 2),
         (0x0300, 0),
         (0x0301, 8),
         (0x0400, 0),
@@ -100,9 +101,11 @@ fn a_payload_too_short_or_too_long_is_an_invalid_payload_length() {
             );
         }
     }
-    // Set LSA takes any length that holds its header.
-    assert!((0..8).all(|length| device.code(0x4103, &vec![0; length]) == INVALID_PAYLOAD_LENGTH));
-    let mut covered: Vec<_> = lengths.iter().map(|(opcode, _)| *opcode).chain([0x4103]).collect();
+    // Set LSA and Transfer FW take any length that holds their header.
+    for (opcode, header) in [(0x4103, 8), (0x0201, 0x80)] {
+        assert!((0..header).all(|length| device.code(opcode, &vec![0; length]) == INVALID_PAYLOAD_LENGTH));
+    }
+    let mut covered: Vec<_> = lengths.iter().map(|(opcode, _)| *opcode).chain([0x4103, 0x0201]).collect();
     covered.sort_unstable();
     assert_eq!(covered, effects(&device).into_keys().collect::<Vec<_>>(), "no command is left out");
 }

@@ -75,10 +75,10 @@ fn the_timestamp_is_zero_until_it_is_set_and_goes_on_from_there() {
 }
 
 #[test]
-fn there_is_one_firmware_slot_with_the_revision_that_identify_names() {
+fn the_first_firmware_slot_runs_and_has_the_revision_that_identify_names() {
     let device = Device::new();
     let firmware = device.output(0x0200, &[]);
-    assert_eq!((firmware.len(), firmware[0], firmware[1]), (0x50, 1, 1));
+    assert_eq!((firmware.len(), firmware[0], firmware[1]), (0x50, 2, 1));
     assert_eq!(firmware[0x10..0x20], device.output(0x4000, &[])[..0x10]);
     assert!(firmware[0x10].is_ascii_digit());
 }

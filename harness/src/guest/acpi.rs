@@ -4,6 +4,8 @@
 //! initramfs, provided the OEM ids are the same and the OEM revision is higher (drivers/acpi/tables.c). ACPI 6.5
 //! chapter 5, CXL 3.1 section 9.18.1. Everything that is read is a guest's memory: nothing in it is believed.
 
+pub mod srat;
+
 use thiserror::Error;
 
 /// The longest table that is read, in bytes.

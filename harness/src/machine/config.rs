@@ -52,6 +52,27 @@ pub struct Device {
     pub capacity: u64,
 }
 
+/// What the firmware says of a window that has a proximity domain of its own, as node 0 sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// Access latency, nanoseconds.
+    pub latency_ns: u32,
+    /// Access bandwidth, GiB a second.
+    pub bandwidth_gib: u32,
+}
+
+impl Domain {
+    /// Access latency of node 0's own memory, nanoseconds.
+    pub const LOCAL_LATENCY_NS: u32 = 90;
+
+    /// The distance from node 0, which stands in the SLIT: 10 is node 0's own, and the rest goes by latency. None where a
+    /// table could not say it: a distance is 11 to 254.
+    pub fn distance(self) -> Option<u8> {
+        let distance = u64::from(self.latency_ns) * 10 / u64::from(Self::LOCAL_LATENCY_NS);
+        u8::try_from(distance).ok().filter(|distance| (11..=254).contains(distance))
+    }
+}
+
 /// A drive, as `/dev/vda` and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drive {
@@ -75,6 +96,9 @@ pub struct MachineConfig {
     pub processors: u32,
     /// Each behind a root port of its own, in this order.
     pub devices: Vec<Device>,
+    /// The proximity domains of the first devices' windows, described by SRAT, HMAT and SLIT. With one, the way to the
+    /// host bridge is not described: Linux takes what it and CDAT come to over what HMAT says of the window.
+    pub domains: Vec<Domain>,
     /// Drives, in this order.
     pub drives: Vec<Drive>,
     /// Let the guest restart. Otherwise a restart, and so a panic, ends QEMU.
@@ -98,6 +122,12 @@ pub enum ConfigError {
     /// No processor.
     #[error("give the guest 1 to 255 processors")]
     Processors,
+    /// Domains that belong to no device.
+    #[error("give no more domains than there are devices")]
+    Domains,
+    /// A domain that the tables cannot describe.
+    #[error("give the domain of window {0} a latency of 100 to 2294 ns and a bandwidth of 1 to 1024 GiB/s")]
+    Domain(usize),
     /// A path that QEMU's option syntax or JSON cannot hold.
     #[error("use a path of UTF-8 for {0:?}")]
     Path(PathBuf),
@@ -112,6 +142,7 @@ impl MachineConfig {
             memory: 1 << 30,
             processors: 2,
             devices: Vec::new(),
+            domains: Vec::new(),
             drives: Vec::new(),
             restarts: false,
             extra: Vec::new(),
@@ -136,6 +167,13 @@ impl MachineConfig {
         if !(1..=255).contains(&self.processors) {
             return Err(ConfigError::Processors);
         }
+        if self.domains.len() > self.devices.len() {
+            return Err(ConfigError::Domains);
+        }
+        let bad = |domain: &Domain| domain.distance().is_none() || !(1..=1024).contains(&domain.bandwidth_gib);
+        if let Some(index) = self.domains.iter().position(bad) {
+            return Err(ConfigError::Domain(index));
+        }
         let sockets = self.devices.iter().map(|device| &device.socket);
         let mut paths = sockets.chain(self.drives.iter().map(|drive| &drive.image));
         paths.find(|path| path.to_str().is_none()).map_or(Ok(()), |path| Err(ConfigError::Path(path.clone())))
@@ -149,6 +187,7 @@ impl fmt::Debug for MachineConfig {
             .field("memory", &self.memory)
             .field("processors", &self.processors)
             .field("devices", &self.devices)
+            .field("domains", &self.domains)
             .field("drives", &self.drives)
             .field("restarts", &self.restarts)
             .field("extra", &self.extra)
@@ -181,5 +220,14 @@ mod tests {
         config.devices.pop();
         config.memory = (1 << 30) + 1;
         assert_eq!(config.check(), Err(ConfigError::Memory));
+        config.memory = 1 << 30;
+        config.domains = vec![Domain { latency_ns: 2294, bandwidth_gib: 1024 }];
+        assert_eq!(config.check(), Ok(()));
+        for (latency_ns, bandwidth_gib) in [(98, 8), (2295, 8), (u32::MAX, 8), (200, 0), (200, 1025)] {
+            config.domains = vec![Domain { latency_ns, bandwidth_gib }];
+            assert_eq!(config.check(), Err(ConfigError::Domain(0)), "{latency_ns} ns, {bandwidth_gib} GiB/s");
+        }
+        config.domains = vec![Domain { latency_ns: 200, bandwidth_gib: 8 }; 2];
+        assert_eq!(config.check(), Err(ConfigError::Domains));
     }
 }

@@ -12,6 +12,7 @@ use cxl_cram_guest::protocol::Hello;
 use super::boot::{Boot, BootError, Machine};
 use super::config::MachineConfig;
 use super::learn::{LearnError, Learnt, learn};
+use super::terminal::Terminal;
 use crate::guest::client::{Guest, GuestError};
 use crate::guest::initramfs::{Initramfs, InitramfsError};
 
@@ -48,12 +49,14 @@ pub enum LaunchError {
 pub struct Launch {
     /// A bzImage.
     pub kernel: PathBuf,
-    /// The guest's files. A CEDT is made and added; other ACPI tables may be in it.
+    /// The guest's files. CEDT and SRAT are made and added; other ACPI tables may be in it.
     pub initramfs: Initramfs,
     /// Added to the kernel's command line.
     pub append: String,
     /// Parts of console lines that are no trouble in this run.
     pub expected: Vec<String>,
+    /// Whom the console is shown to, and who types on it.
+    pub terminal: Option<Terminal>,
     /// Where the run's files go. Made when it does not exist.
     pub artifacts: PathBuf,
     /// How long the guest may take to come up.
@@ -97,7 +100,7 @@ pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, Launc
     let learned = Instant::now();
 
     let mut initramfs = launch.initramfs.clone();
-    initramfs.tables.push(learnt.cedt_override(config)?);
+    initramfs.tables.extend(learnt.overrides(config)?);
     let initrd = launch.artifacts.join("initrd.img");
     fs::write(&initrd, initramfs.build()?).map_err(|source| LaunchError::Artifacts { path: initrd.clone(), source })?;
     let built = Instant::now();
@@ -107,6 +110,7 @@ pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, Launc
         initrd,
         append: launch.append.clone(),
         expected: launch.expected.clone(),
+        terminal: launch.terminal.clone(),
     };
     let machine = Machine::boot(config, &boot, &launch.artifacts)?;
     let (guest, hello) = machine.wait_ready(launch.ready_limit)?;

@@ -19,6 +19,7 @@ use super::health::Health;
 use super::process::{Files, Process, ProcessError};
 use super::qmp::{Monitor, QmpError};
 use super::topology::{self, Sockets};
+use crate::guest::acpi::srat::{self, MemoryAffinity};
 use crate::guest::acpi::{self, AcpiError, Cedt, Root, Table, Window};
 
 /// The device's BAR that is the HDM window.
@@ -50,7 +51,7 @@ pub enum LearnError {
         /// What was missing to the end.
         missing: AcpiError,
     },
-    /// A table of the firmware's is no CEDT.
+    /// A table of the firmware's is missing, or is none.
     #[error("see what the firmware made")]
     Acpi(#[from] AcpiError),
     /// A device has no window.
@@ -98,9 +99,28 @@ pub struct Learnt {
     pub bars: Vec<Bar>,
     /// The CEDT.
     pub cedt: Table,
+    /// The SRAT, where the machine has proximity domains.
+    pub srat: Option<Table>,
 }
 
 impl Learnt {
+    /// The tables to override the firmware's with: the CEDT, and the SRAT where windows have domains of their own.
+    ///
+    /// # Errors
+    /// As [`Self::cedt_override`], or the firmware has made no SRAT.
+    pub fn overrides(&self, config: &MachineConfig) -> Result<Vec<Table>, LearnError> {
+        let mut tables = vec![self.cedt_override(config)?];
+        if !config.domains.is_empty() {
+            let windows = (1..).zip(self.bars.iter().zip(&config.devices)).take(config.domains.len());
+            let ranges: Vec<_> = windows
+                .map(|(domain, (bar, device))| MemoryAffinity { domain, base: bar.address, size: device.capacity })
+                .collect();
+            let srat = self.srat.as_ref().ok_or(AcpiError::Missing("SRAT"))?;
+            tables.push(srat::with_hot_pluggable(srat, &ranges)?);
+        }
+        Ok(tables)
+    }
+
     /// The CEDT that describes a window over each device's BAR, to override the firmware's with.
     ///
     /// # Errors
@@ -183,7 +203,7 @@ fn ask(
 ) -> Result<Learnt, LearnError> {
     let health = Health::default();
     let files = Files::in_directory(logs);
-    let mut process = Process::start(command, &files, directory, Watcher::default(), &health)?;
+    let mut process = Process::start(command, &files, directory, Watcher::default(), None, &health)?;
     let end = Instant::now() + limit;
     let mut monitor = Monitor::connect(&sockets.qmp, &health, limit)?;
     let dump = directory.join("memory.dump");
@@ -198,10 +218,16 @@ fn ask(
             Err(FindError::Acpi(_)) => thread::sleep(POLL),
         }
     };
+    // The root table lists all of them at once.
+    let srat = match find_table(b"SRAT", "SRAT", |address, length| read(&mut monitor, &dump, address, length)) {
+        Ok(table) => Some(table),
+        Err(FindError::Acpi(_)) => None,
+        Err(FindError::Read(error)) => return Err(error),
+    };
     // Tables come after the BARs: what the monitor says now is the end of it.
     let bars = bars(&monitor.execute(&qmp::query_pci {})?)?;
     process.kill();
-    Ok(Learnt { bars, cedt })
+    Ok(Learnt { bars, cedt, srat })
 }
 
 /// The window of the memory device behind the root port of this name.

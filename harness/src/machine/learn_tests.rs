@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::super::config::Device;
+use super::super::config::{Device, Domain};
 use super::*;
 use crate::guest::acpi::{Header, HostBridge, RSDP_AREA};
 
@@ -80,7 +80,7 @@ fn config(capacity: u64) -> MachineConfig {
 #[test]
 fn the_window_lies_over_the_bar_and_is_smaller() {
     let bar = Bar { address: 0xff_4000_0000, size: 1 << 30 };
-    let learnt = Learnt { bars: vec![bar], cedt: cedt() };
+    let learnt = Learnt { bars: vec![bar], cedt: cedt(), srat: None };
     let table = learnt.cedt_override(&config(512 << 20)).unwrap();
     assert_eq!(table.header.oem_revision, 2);
     let made = Cedt::parse(&table).unwrap();
@@ -91,8 +91,22 @@ fn the_window_lies_over_the_bar_and_is_smaller() {
 }
 
 #[test]
+fn a_window_with_a_domain_of_its_own_is_in_the_srat() {
+    let bar = Bar { address: 0xff_4000_0000, size: 1 << 30 };
+    let srat = table(b"SRAT", vec![0; 12]);
+    let mut learnt = Learnt { bars: vec![bar], cedt: cedt(), srat: Some(srat.clone()) };
+    let mut config = config(512 << 20);
+    assert_eq!(learnt.overrides(&config).unwrap().len(), 1);
+    config.domains = vec![Domain { latency_ns: 300, bandwidth_gib: 8 }];
+    let range = MemoryAffinity { domain: 1, base: bar.address, size: 512 << 20 };
+    assert_eq!(learnt.overrides(&config).unwrap()[1], srat::with_hot_pluggable(&srat, &[range]).unwrap());
+    learnt.srat = None;
+    assert!(matches!(learnt.overrides(&config), Err(LearnError::Acpi(AcpiError::Missing("SRAT")))));
+}
+
+#[test]
 fn a_cedt_without_the_host_bridge_is_refused() {
-    let learnt = Learnt { bars: Vec::new(), cedt: Cedt::default().to_table(cedt().header) };
+    let learnt = Learnt { bars: Vec::new(), cedt: Cedt::default().to_table(cedt().header), srat: None };
     assert!(matches!(learnt.cedt_override(&config(1 << 30)), Err(LearnError::NoBridge(12))));
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cxl_cram_guest::protocol::PORT_NAME;
 use serde_json::json;
 
-use super::config::{Accel, MAX_DEVICES, MachineConfig};
+use super::config::{Accel, Domain, MAX_DEVICES, MachineConfig};
 
 /// The bus number of the CXL host bridge: it is also its ACPI `_UID`.
 pub const HOST_BRIDGE_BUS: u8 = 12;
@@ -43,11 +43,12 @@ pub struct Kernel {
 }
 
 /// What the HMAT says of node 0's memory and of the way to the host bridge: a machine like those CXL is sold for.
-/// Nanoseconds, and bytes per second.
+/// Nanoseconds, and GiB per second.
 const PORT_DOMAIN: usize = MAX_DEVICES + 1;
-const MEMORY_LATENCY: u32 = 90;
 const PORT_LATENCY: u32 = 40;
-const BANDWIDTH: &str = "64G";
+const BANDWIDTH: u32 = 64;
+/// The longest distance in a SLIT; 255 is out of reach.
+const FARTHEST: u8 = 254;
 
 /// The identifier of a device's root port in the monitor.
 pub fn root_port(index: usize) -> String {
@@ -75,17 +76,10 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
     // An explicit node makes QEMU describe proximity domains. Without them Linux does not look at the CEDT for nodes.
     add(&["-numa", &format!("node,nodeid=0,memdev=ram,cpus=0-{}", config.processors.saturating_sub(1))]);
-    // The host bridge as a generic port, a domain of its own: Linux adds what HMAT says of the way to it to what CDAT
-    // says of the device. Linux numbers the domains of CXL windows on from the last one with memory; a port among those
-    // would pass for the window's memory. So the port comes after as many empty domains as there can be windows.
-    for node in 1..=PORT_DOMAIN {
-        add(&["-numa", &format!("node,nodeid={node},initiator=0")]);
-    }
-    add(&["-object", &format!("acpi-generic-port,id=port,pci-bus=cxl,node={PORT_DOMAIN}")]);
-    for (target, latency) in [(0, MEMORY_LATENCY), (PORT_DOMAIN, PORT_LATENCY)] {
-        let path = format!("hmat-lb,initiator=0,target={target},hierarchy=memory");
-        add(&["-numa", &format!("{path},data-type=access-latency,latency={latency}")]);
-        add(&["-numa", &format!("{path},data-type=access-bandwidth,bandwidth={BANDWIDTH}")]);
+    arguments.extend(domains(config).into_iter().flat_map(|numa| ["-numa".into(), numa.into()]));
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
+    if config.domains.is_empty() {
+        add(&["-object", &format!("acpi-generic-port,id=port,pci-bus=cxl,node={PORT_DOMAIN}")]);
     }
     if !config.restarts {
         add(&["-no-reboot"]);
@@ -131,6 +125,38 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     arguments
 }
 
+/// The domains besides node 0's, and how fast they are.
+///
+/// Where windows have no domain of their own, the host bridge is a generic port: Linux adds what HMAT says of the way to
+/// it to what CDAT says of the device. Linux numbers the domains of CXL windows on from the last one with memory; a port
+/// among those would pass for the window's memory. So the port comes after as many empty domains as there can be windows.
+fn domains(config: &MachineConfig) -> Vec<String> {
+    let local = Domain { latency_ns: Domain::LOCAL_LATENCY_NS, bandwidth_gib: BANDWIDTH };
+    let mut speeds = vec![(0, local)];
+    if config.domains.is_empty() {
+        speeds.push((PORT_DOMAIN, Domain { latency_ns: PORT_LATENCY, bandwidth_gib: BANDWIDTH }));
+    } else {
+        speeds.extend((1..).zip(config.domains.iter().copied()));
+    }
+    let last = speeds.last().map_or(0, |&(domain, _)| domain);
+    let mut numa: Vec<_> = (1..=last).map(|node| format!("node,nodeid={node},initiator=0")).collect();
+    for (target, speed) in speeds {
+        let path = format!("hmat-lb,initiator=0,target={target},hierarchy=memory");
+        numa.push(format!("{path},data-type=access-latency,latency={}", speed.latency_ns));
+        numa.push(format!("{path},data-type=access-bandwidth,bandwidth={}G", speed.bandwidth_gib));
+    }
+    // From one window to another the way is by node 0.
+    let distances: Vec<_> = config.domains.iter().filter_map(|domain| domain.distance()).collect();
+    for (node, &distance) in (1..).zip(&distances) {
+        numa.push(format!("dist,src=0,dst={node},val={distance}"));
+        for (other, &more) in (1..node).zip(&distances) {
+            let sum = distance.saturating_add(more).min(FARTHEST);
+            numa.push(format!("dist,src={other},dst={node},val={sum}"));
+        }
+    }
+    numa
+}
+
 /// A path that QEMU listens on without waiting. A comma in an option's value is written twice.
 fn listen(path: &Path) -> String {
     format!("{},server=on,wait=off", path.to_string_lossy().replace(',', ",,"))
@@ -170,6 +196,28 @@ mod tests {
         assert_eq!(functions[1]["bus"], "rp1");
         assert!(!words.iter().any(|word| word.contains("cxl-fmw")));
         assert!(words.iter().any(|word| word.contains("path=/run/x,,y/agent.sock")));
+    }
+
+    #[test]
+    fn a_window_with_a_domain_of_its_own_has_latency_bandwidth_and_distance_and_there_is_no_generic_port() {
+        let mut config = config();
+        assert!(text(&config, None).iter().any(|word| word.starts_with("acpi-generic-port,")));
+        config.domains =
+            vec![Domain { latency_ns: 180, bandwidth_gib: 24 }, Domain { latency_ns: 900, bandwidth_gib: 8 }];
+        let words = text(&config, None);
+        assert!(!words.iter().any(|word| word.starts_with("acpi-generic-port,")));
+        let numa: Vec<_> = words.iter().filter(|word| word.contains("target=2") || word.starts_with("dist")).collect();
+        let lb = "hmat-lb,initiator=0,target=2,hierarchy=memory,data-type=access";
+        assert_eq!(
+            numa,
+            [
+                &format!("{lb}-latency,latency=900"),
+                &format!("{lb}-bandwidth,bandwidth=8G"),
+                "dist,src=0,dst=1,val=20",
+                "dist,src=0,dst=2,val=100",
+                "dist,src=1,dst=2,val=120",
+            ]
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ enum Sign {
 }
 
 /// Each tool with the Debian package that has it.
-const TOOLS: [(Sign, &str); 9] = [
+const TOOLS: [(Sign, &str); 10] = [
     (Sign::Program("gcc"), "gcc"),
     (Sign::Program("make"), "make"),
     (Sign::Program("flex"), "flex"),
@@ -30,6 +30,7 @@ const TOOLS: [(Sign, &str); 9] = [
     (Sign::Program("bc"), "bc"),
     (Sign::Program("perl"), "perl-base"),
     (Sign::Program("xz"), "xz-utils"),
+    (Sign::Program("patch"), "patch"),
     // objtool, which the kernel builds for the host, reads ELF through it.
     (Sign::Header("gelf.h"), "libelf-dev"),
     // The guest program is static.

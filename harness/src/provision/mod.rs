@@ -3,6 +3,7 @@
 //! The first run on a machine takes some minutes; afterwards everything is found in the cache, without network and
 //! without starting a package manager or a compiler. The user can bring each thing along instead ([`Options`]).
 
+mod args;
 mod cache;
 mod corpus;
 mod debian;
@@ -12,18 +13,19 @@ mod guest_program;
 mod guest_tools;
 mod host_tools;
 mod kernel;
-mod kernel_config;
-mod kernel_source;
 mod progress;
 mod qemu;
 mod run;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
+pub use self::args::ProvisionArgs;
 pub use self::cache::{Cache, Entry, Key};
 pub use self::corpus::BYTES as CORPUS_BYTES;
+use self::error::IoContext;
 pub use self::error::ProvisionError;
-pub use self::kernel::Kernel;
+pub use self::kernel::{BaseConfig, Kernel, KernelPackage};
 pub use self::progress::Progress;
 pub use self::qemu::{Qemu, Version};
 
@@ -36,11 +38,21 @@ const STEPS: usize = 6;
 pub struct Options {
     /// A QEMU of at least 10.1; otherwise `CXL_CRAM_QEMU`, then `PATH`, then Debian's packages.
     pub qemu: Option<PathBuf>,
+    /// Which of Debian's kernel sources to build.
+    pub kernel_package: KernelPackage,
+    /// Folders of patches on that source, one after the other.
+    pub series: Vec<PathBuf>,
     /// A kernel source tree to build instead of Debian's; rebuilt by `make` as it changes.
     pub kernel_tree: Option<PathBuf>,
+    /// What the tree's configuration starts from; otherwise its own `.config` if it has one, else nothing.
+    pub kernel_config: Option<BaseConfig>,
+    /// Build with the kernel's own checks (lock order, lists, memory management).
+    pub kernel_debug: bool,
     /// A kernel that is already built (a bzImage); goes before `kernel_tree`.
     pub kernel: Option<PathBuf>,
-    /// The modules of `kernel`, in load order; none if `cxl_acpi` is built in.
+    /// A folder with the modules of `kernel`, as installed or as built: what the guest needs is found there.
+    pub kernel_modules_dir: Option<PathBuf>,
+    /// Single modules of `kernel`, loaded after those, in this order.
     pub kernel_modules: Vec<PathBuf>,
     /// A folder with `usr/bin/cxl` and its libraries instead of Debian's packages.
     pub guest_tools: Option<PathBuf>,
@@ -71,18 +83,23 @@ pub struct Provisioned {
 ///
 /// Two runs at once share the cache: what one is making the other waits for. A run that is killed leaves no harm.
 pub fn provision(options: &Options, progress: &Progress) -> Result<Provisioned, ProvisionError> {
-    let maker = Maker { cache: Cache::open(options.cache_dir.as_deref())?, options, progress };
+    let maker = Maker::new(options, progress)?;
     let qemu = maker.qemu()?;
     let kernel = maker.kernel()?;
     let guest_program = maker.guest_program()?;
     let guest_tools = maker.guest_tools()?;
-    let corpus = maker.corpus(&qemu, &kernel)?;
+    let corpus = maker.corpus(&qemu)?;
     Ok(Provisioned { qemu, kernel, guest_program, guest_tools, corpus })
 }
 
 /// Finds or fetches QEMU only, for those who need no guest.
 pub fn qemu(options: &Options, progress: &Progress) -> Result<Qemu, ProvisionError> {
-    Maker { cache: Cache::open(options.cache_dir.as_deref())?, options, progress }.qemu()
+    Maker::new(options, progress)?.qemu()
+}
+
+/// Finds or builds the guest kernel only.
+pub fn kernel(options: &Options, progress: &Progress) -> Result<Kernel, ProvisionError> {
+    Maker::new(options, progress)?.kernel()
 }
 
 /// The workspace that this harness was compiled in: the guest program and the kernel's configuration come from it.
@@ -95,9 +112,15 @@ struct Maker<'a> {
     cache: Cache,
     options: &'a Options,
     progress: &'a Progress,
+    /// The newest kernel source, once it was asked for.
+    newest: OnceCell<String>,
 }
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
+    fn new(options: &'a Options, progress: &'a Progress) -> Result<Maker<'a>, ProvisionError> {
+        Ok(Maker { cache: Cache::open(options.cache_dir.as_deref())?, options, progress, newest: OnceCell::new() })
+    }
+
     fn qemu(&self) -> Result<Qemu, ProvisionError> {
         if let Some(qemu) = qemu::of_the_user(self.options)? {
             return Ok(qemu);
@@ -109,31 +132,65 @@ impl Maker<'_> {
 
     fn kernel(&self) -> Result<Kernel, ProvisionError> {
         if let Some(image) = &self.options.kernel {
-            return kernel::of_image(self.options, image);
+            return kernel::of_image(&self.cache, self.options, image);
         }
         if let Some(tree) = &self.options.kernel_tree {
             let mut step = self.progress.step(3, STEPS, "kernel");
             host_tools::ensure(&self.cache, self.options.offline, &mut step)?;
-            let kernel = kernel::of_tree(&self.cache, tree, &mut step)?;
+            let kernel = kernel::of_tree(&self.cache, tree, self.options, &mut step)?;
             step.done(&format!("Linux {}", kernel.version));
             return Ok(kernel);
         }
-        let source = self.kernel_source()?;
-        let key = kernel::key(&source)?;
+        let source = self.patched_source()?;
+        let fragment = kernel::fragment(self.options)?;
+        let key = kernel::key(&source, &fragment)?;
         let product = self.made(3, "kernel", "kernel", &key, |product, step| {
             host_tools::ensure(&self.cache, self.options.offline, step)?;
-            kernel::make(&self.cache, &source, product, step)
+            kernel::make(&self.cache, &source, &fragment, product, step)
         })?;
         kernel::in_product(&product, &source)
     }
 
-    fn kernel_source(&self) -> Result<PathBuf, ProvisionError> {
-        let product = self.made(2, "kernel source", "kernel-source", &kernel_source::key(), |product, step| {
+    /// The source that the kernel is built from.
+    fn patched_source(&self) -> Result<kernel::Source, ProvisionError> {
+        let base = self.package_source()?;
+        let series = kernel::Series::read(&self.options.series)?;
+        if series.len() == 0 {
+            return Ok(base);
+        }
+        let key = series.key(&base.key);
+        let title = format!("kernel source, {} patches", series.len());
+        let product = self.made(2, &title, "kernel-source", &key, |product, step| {
+            host_tools::ensure(&self.cache, self.options.offline, step)?;
+            let log = self.cache.log("kernel-series")?;
+            series.apply(&base.tree, &kernel::source::in_product(product), &log, step)
+        })?;
+        Ok(kernel::Source { tree: kernel::source::in_product(&product), key })
+    }
+
+    /// The source as Debian has it.
+    fn package_source(&self) -> Result<kernel::Source, ProvisionError> {
+        let package = match &self.options.kernel_package {
+            KernelPackage::Named(package) => package.clone(),
+            KernelPackage::Newest => self.newest()?,
+        };
+        let key = kernel::source::key(&package);
+        let product = self.made(2, "kernel source", "kernel-source", &key, |product, step| {
             self.room()?;
             host_tools::ensure(&self.cache, self.options.offline, step)?;
-            kernel_source::make(&self.cache, self.options.offline, product, step)
+            kernel::source::make(&self.cache, &package, self.options.offline, product, step)
         })?;
-        Ok(kernel_source::in_product(&product))
+        Ok(kernel::Source { tree: kernel::source::in_product(&product), key })
+    }
+
+    fn newest(&self) -> Result<String, ProvisionError> {
+        if let Some(package) = self.newest.get() {
+            return Ok(package.clone());
+        }
+        let mut step = self.progress.step(2, STEPS, "kernel source");
+        let package = kernel::source::newest(&self.cache, self.options.offline, &mut step)?;
+        step.done(&format!("the newest is {package}"));
+        Ok(self.newest.get_or_init(|| package).clone())
     }
 
     fn guest_program(&self) -> Result<PathBuf, ProvisionError> {
@@ -155,13 +212,16 @@ impl Maker<'_> {
         Ok(guest_tools::in_product(&product))
     }
 
-    fn corpus(&self, qemu: &Qemu, kernel: &Kernel) -> Result<PathBuf, ProvisionError> {
+    fn corpus(&self, qemu: &Qemu) -> Result<PathBuf, ProvisionError> {
         if let Some(file) = &self.options.corpus {
             return existing(file, "--corpus names a file of real data");
         }
         // Not the kernel's: it changes all the time, and the corpus must not change with it.
         let machine_code = vec![qemu.root().unwrap_or(qemu.program()).to_owned()];
-        let text = kernel.source.clone().map_or_else(|| self.kernel_source(), Ok)?;
+        let text = match &self.options.kernel_tree {
+            Some(tree) => tree.canonicalize().context("find", tree)?,
+            None => self.package_source()?.tree,
+        };
         let sources = corpus::Sources { machine_code, text };
         let make = |product: &Path, step: &mut progress::Step| corpus::make(&sources, product, step);
         Ok(corpus::in_product(&self.made(6, "corpus", "corpus", &corpus::key(&sources), make)?))

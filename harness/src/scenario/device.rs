@@ -96,14 +96,14 @@ impl Device {
         &self.socket
     }
 
+    /// The socket that it is controlled by.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
     /// The device's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    /// Its control socket.
-    pub(super) fn control(&self) -> &Path {
-        &self.control
     }
 
     /// Executes one command on the control socket and returns what it returned.

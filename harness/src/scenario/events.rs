@@ -5,21 +5,28 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-/// The fields of a trace line: `key=value` words after the event's name, values in quotes or without.
+/// Fields that some events print in hex without saying so.
+const HEX: &[&str] = &["dpa", "hpa"];
+
+/// The fields of a trace line: `key=value` after the event's name, values with or without quotes, of one word or more.
+/// What comes after them without a key is the field `said`.
 pub(super) fn fields(line: &str) -> Map<String, Value> {
-    let mut fields = Map::new();
-    let mut rest = line;
-    while let Some(equals) = rest.find('=') {
-        let key = rest[..equals].rsplit([' ', ':']).next().unwrap_or_default();
-        let value = &rest[equals + 1..];
-        let (value, after) = match value.strip_prefix('\'') {
-            Some(quoted) => quoted.split_once('\'').unwrap_or((quoted, "")),
-            None => value.split_at(value.find(' ').unwrap_or(value.len())),
-        };
-        fields.insert(key.to_owned(), Value::from(value.trim_end_matches(':')));
-        rest = after;
+    let mut fields: Vec<(&str, String)> = Vec::new();
+    for word in line.split_whitespace().skip_while(|word| !word.contains('=')) {
+        match (word.split_once('='), fields.last_mut()) {
+            (Some((key, value)), _) if HEX.contains(&key) && !value.starts_with("0x") => {
+                fields.push((key, format!("0x{value}")));
+            }
+            (Some((key, value)), _) => fields.push((key, value.to_owned())),
+            (None, _) if word == ":" => fields.push(("said", String::new())),
+            (None, Some((_, value))) if value.is_empty() => word.clone_into(value),
+            (None, Some((_, value))) => *value = format!("{value} {word}"),
+            (None, None) => {}
+        }
     }
-    fields
+    let plain = |value: String| Value::from(value.trim_end_matches(':').trim_matches('\''));
+    let said = fields.into_iter().filter(|(key, value)| *key != "said" || !value.is_empty());
+    said.map(|(key, value)| (key.to_owned(), plain(value))).collect()
 }
 
 /// What the kernel's poison list came to.
@@ -60,6 +67,28 @@ mod tests {
         assert_eq!(fields["event_type"], "Health Status Change");
         assert_eq!(fields["health_status"], "");
         assert_eq!(fields["device_temp"], "25");
+    }
+
+    #[test]
+    fn a_field_may_have_several_words_and_hex_is_said_to_be_hex() {
+        let line = "irq/31-pci-9 [000] ..... 4.9: cxl_dram: memdev=mem0 log=Warning : time=17 flags='A | 0x1' : \
+                    dpa=200000 dpa_flags='VOLATILE' cor_mask=01 00 02 validity_flags='BANK GROUP|ROW' hpa=fec0200000 region=";
+        let fields = fields(line);
+        assert_eq!(fields["flags"], "A | 0x1");
+        assert_eq!(fields["dpa"], "0x200000");
+        assert_eq!(fields["hpa"], "0xfec0200000");
+        assert_eq!(fields["cor_mask"], "01 00 02");
+        assert_eq!(fields["validity_flags"], "BANK GROUP|ROW");
+        assert_eq!(fields["region"], "");
+        assert!(!fields.contains_key("said"));
+    }
+
+    #[test]
+    fn what_has_no_key_is_said() {
+        let fields =
+            fields("sh-1 [000] ..... 4.9: cxl_overflow: memdev=mem0 serial=7: log=Fatal : 4 records from 1 to 2");
+        assert_eq!(fields["serial"], "7");
+        assert_eq!(fields["said"], "4 records from 1 to 2");
     }
 
     #[test]

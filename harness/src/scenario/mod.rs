@@ -20,9 +20,11 @@ mod schedule;
 mod snapshot;
 mod stage;
 mod timeline;
+mod watchdog;
 
 use std::{fs::OpenOptions, time::Duration};
 
+pub use crate::machine::config::Domain;
 pub use device::{Crossings, Device, DeviceShape, Resident, Status, entry};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
@@ -34,6 +36,7 @@ pub use snapshot::Snapshot;
 pub use stage::Overrides;
 pub(crate) use stage::Stage;
 pub use timeline::{Mark, Sample, Timeline};
+pub(crate) use watchdog::Watchdog;
 
 /// One scenario.
 #[derive(Debug)]
@@ -76,6 +79,9 @@ pub struct MachineShape {
     pub processors: u32,
     /// Whether the corpus (256 MiB of real data) is attached, as /dev/vda.
     pub corpus: bool,
+    /// The proximity domains that the firmware gives the windows of the first devices; usually none, and Linux makes
+    /// them up.
+    pub domains: &'static [Domain],
     /// A disk that the guest may write, MiB: the next of /dev/vda, /dev/vdb.
     pub scratch_mib: Option<u64>,
     /// Whether the guest may restart. Otherwise a restart ends the machine.
@@ -92,6 +98,7 @@ impl MachineShape {
         memory_mib: 1024,
         processors: 2,
         corpus: false,
+        domains: &[],
         scratch_mib: None,
         restarts: false,
         append: "",
@@ -104,15 +111,6 @@ pub mod catalog {
     include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
 }
 pub use catalog::CATALOG;
-
-/// The scenarios whose names contain one of these words; all of them when there are none. Short ones come first, so that
-/// there is soon something to see.
-pub fn select(words: &[String]) -> Vec<&'static Scenario> {
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let mut scenarios: Vec<_> = CATALOG.iter().copied().filter(|scenario| wanted(scenario.name)).collect();
-    scenarios.sort_by_key(|scenario| (scenario.limit, scenario.name));
-    scenarios
-}
 
 /// Why no guest can be played with here, if so: what a scenario cannot do without and the machine lacks.
 pub fn obstacle() -> Option<String> {
@@ -134,5 +132,5 @@ pub mod prelude {
     pub use cxl_cram_guest::pattern::Pattern;
     pub use serde_json::{Value, json};
 
-    pub use super::{Device, DeviceShape, Lab, MachineShape, Need, Scenario, Varies, pick};
+    pub use super::{Device, DeviceShape, Domain, Lab, MachineShape, Need, Scenario, Varies, pick};
 }

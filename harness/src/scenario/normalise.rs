@@ -27,6 +27,7 @@ const FIELDS: &[(&str, Varies)] = &[
     ("start", Varies::Address),
     ("hdr_timestamp", Varies::Time),
     ("overflow_ts", Varies::Time),
+    ("time", Varies::Time),
     ("pid", Varies::Number),
 ];
 
@@ -73,6 +74,10 @@ impl Normaliser {
 
     /// An address, said as an offset in a window.
     pub(super) fn address(&self, address: u64) -> String {
+        // What the kernel writes for an address that there is not.
+        if address == u64::MAX {
+            return "none".to_owned();
+        }
         match self.windows.iter().position(|window| window.contains(&address)) {
             Some(index) => format!("window {index} + {:#x}", address - self.windows[index].start),
             None => "<address>".to_owned(),
@@ -103,6 +108,7 @@ mod tests {
         let said = json!([{"region": "region0", "resource": "window 1 + 0x1000"}, {"resource": "window 0 + 0x0"}]);
         assert_eq!(normaliser().value(cxl, &[]), said);
         assert_eq!(normaliser().value(json!({"hpa": 4096}), &[]), json!({"hpa": "<address>"}));
+        assert_eq!(normaliser().value(json!({"hpa": "0xffffffffffffffff"}), &[]), json!({"hpa": "none"}));
     }
 
     #[test]

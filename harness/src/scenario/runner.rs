@@ -4,17 +4,14 @@ use std::{
     fs,
     num::NonZero,
     path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
-    Facts, Need, Overrides, Scenario, Timeline,
+    Facts, Need, Overrides, Scenario, Timeline, Watchdog,
     lab::Lab,
     report::{Outcome, Verdict},
     snapshot::Snapshot,
@@ -133,26 +130,20 @@ fn files(artifacts: &Path) -> Vec<String> {
     names
 }
 
-/// Tells the story. At the limit QEMU is killed, which ends every wait for the guest.
+/// Tells the story, with a watch on its limit.
 fn told_in_time(scenario: &Scenario, lab: &mut Lab) -> Result<Told> {
     let lacking = lab.unmet(scenario.needs)?;
     if !lacking.is_empty() {
         return Ok(Told::Lacking(lacking));
     }
-    let qemu = lab.machine.process().handle();
-    let (done, is_done) = mpsc::channel::<()>();
-    let limit = scenario.limit;
-    let watchdog = thread::spawn(move || {
-        let late = is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
-        if late {
-            let _ = pidfd_send_signal(&*qemu, Signal::KILL);
-        }
-        late
-    });
+    let watchdog = Watchdog::set(lab.watched(), scenario.limit);
     let told = (scenario.tell)(lab);
-    drop(done);
-    let late = watchdog.join().unwrap_or(false);
-    let told = if late { Err(anyhow!("took longer than {:?}, the scenario's limit", scenario.limit)) } else { told };
+    let told = match watchdog.called_off() {
+        Some(where_it_hung) => {
+            Err(anyhow!("took longer than {:?}, the scenario's limit\n{where_it_hung}", scenario.limit))
+        }
+        None => told,
+    };
     told.map(|()| Told::ToTheEnd).with_context(|| format!("step \"{}\"", lab.current_step()))
 }
 

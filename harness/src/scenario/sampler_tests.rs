@@ -11,7 +11,8 @@ use std::{
 };
 
 use cxl_cram_device::{
-    control::{DeviceCommands, Events, Server, WatermarkInjector},
+    control::{DeviceCommands, Events, Injector, Server},
+    cxl::{event_record::Record, events::Log},
     hdm::{
         Resident, Window,
         media::{Media, MediaConfig, Threshold, Watermarks},
@@ -51,10 +52,12 @@ impl Window for Told {
 
 struct Nobody;
 
-impl WatermarkInjector for Nobody {
+impl Injector for Nobody {
     fn inject_low(&self) {}
 
     fn inject_high(&self) {}
+
+    fn inject_event(&self, _log: Log, _record: Record) {}
 }
 
 /// A medium of 1 MiB, and what is told of it.
@@ -86,7 +89,7 @@ impl Rig {
         let stop = Stop::new().unwrap();
         let commands = DeviceCommands {
             media: self.media.clone(),
-            watermarks: Arc::new(Nobody),
+            injector: Arc::new(Nobody),
             interrupts: Arc::new(Interrupts::new()),
             stop: stop.clone(),
             codec: Codec::Lz4,

@@ -58,6 +58,7 @@ impl Stage {
         machine.processors = overrides.processors.unwrap_or(shape.processors);
         machine.accel = overrides.accel.unwrap_or(machine.accel);
         machine.restarts = shape.restarts;
+        machine.domains = shape.domains.to_vec();
         for (index, shape) in shapes.iter().enumerate() {
             let log = artifacts.join(format!("device{index}.log"));
             let device = Device::start(index, shape, &overrides.device_args, run.path(), &log)?;
@@ -85,6 +86,7 @@ impl Stage {
             },
             append: format!("{} {}", shape.append, overrides.append).trim().to_owned(),
             expected: shape.expected.iter().map(|&line| line.to_owned()).collect(),
+            terminal: None,
             artifacts: artifacts.to_owned(),
             ready_limit: super::lab::BOOT_LIMIT,
         };

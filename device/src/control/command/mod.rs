@@ -1,5 +1,6 @@
 //! The commands of the device: a table of small functions. Each is told in `docs/control-socket.md`.
 
+mod event;
 mod media;
 mod poison;
 mod session;
@@ -12,25 +13,28 @@ use serde_json::{Value, json};
 
 use super::protocol::{Arguments, CommandError, Commands};
 use crate::{
+    cxl::{event_record::Record, events::Log},
     hdm::media::{Media, MediaError},
     store::Codec,
     vfio_user::{Interrupts, Stop},
 };
 
-/// Signals a watermark as if the medium had crossed it; the medium itself is left alone.
-pub trait WatermarkInjector: Send + Sync {
+/// Tells the guest what has not happened; the medium itself is left alone.
+pub trait Injector: Send + Sync {
     /// Low: the vector 12 interrupt and its event record.
     fn inject_low(&self);
     /// High: the vector 13 interrupt and its event record.
     fn inject_high(&self);
+    /// A record in an event log.
+    fn inject_event(&self, log: Log, record: Record);
 }
 
 /// What the commands work on.
 pub struct DeviceCommands {
     /// The medium.
     pub media: Arc<Media>,
-    /// Where watermarks are signalled.
-    pub watermarks: Arc<dyn WatermarkInjector>,
+    /// Where watermarks and events are signalled.
+    pub injector: Arc<dyn Injector>,
     /// The interrupts of the vfio-user client, which tell whether there is one.
     pub interrupts: Arc<Interrupts>,
     /// What `quit` triggers.
@@ -56,6 +60,10 @@ const TABLE: &[(&str, Run)] = &[
     ("inject-high-watermark", watermark::inject_high),
     ("cxl-inject-ct3-lthresh-watermark", watermark::inject_low),
     ("cxl-inject-ct3-hthresh-watermark", watermark::inject_high),
+    ("inject-event", event::inject),
+    ("cxl-inject-general-media-event", event::general_media),
+    ("cxl-inject-dram-event", event::dram),
+    ("cxl-inject-memory-module-event", event::memory_module),
     ("query-poison", poison::query),
     ("inject-poison", poison::inject),
     ("cxl-inject-poison", poison::inject),

@@ -6,13 +6,13 @@ use super::{Arguments, CommandError, DeviceCommands, nothing};
 
 pub(super) fn inject_low(device: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
     ignore_path(arguments)?;
-    device.watermarks.inject_low();
+    device.injector.inject_low();
     Ok(nothing())
 }
 
 pub(super) fn inject_high(device: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
     ignore_path(arguments)?;
-    device.watermarks.inject_high();
+    device.injector.inject_high();
     Ok(nothing())
 }
 

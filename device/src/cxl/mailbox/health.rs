@@ -6,35 +6,20 @@
 use std::sync::Arc;
 
 use super::{Answer, Outcome, expect_length};
-use crate::cxl::{device_state::DeviceState, layout::Layout};
+use crate::cxl::{device_state::DeviceState, event_record::Health};
 
 /// Health status: maintenance needed.
 const MAINTENANCE_NEEDED: u8 = 1 << 0;
 /// Degrees Celsius of an emulated device.
-const TEMPERATURE: u16 = 25;
+const TEMPERATURE: i16 = 25;
 
-/// The health information, as it stands in the command's output and in Memory Module event records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cxl) struct HealthInfo {
-    blocked: bool,
+/// The health of a device whose allocation is `blocked`: between a low and the next high crossing.
+pub(in crate::cxl) fn health(blocked: bool) -> Health {
+    Health { status: if blocked { MAINTENANCE_NEEDED } else { 0 }, temperature: TEMPERATURE, ..Health::default() }
 }
 
-impl HealthInfo {
-    /// Of a device whose allocation is `blocked`: between a low and the next high crossing.
-    pub(in crate::cxl) fn new(blocked: bool) -> Self {
-        Self { blocked }
-    }
-
-    /// Health status, media status, additional status, life used (1 each), temperature (2), dirty shutdowns (4),
-    /// corrected volatile and persistent errors (4 each).
-    pub(in crate::cxl) fn to_bytes(self) -> Vec<u8> {
-        let status = if self.blocked { MAINTENANCE_NEEDED } else { 0 };
-        Layout::zeroed(0x12).u8(0x00, status).u16(0x04, TEMPERATURE).into_bytes()
-    }
-}
-
-/// 4200h Get Health Info. No input. Output (12h): [`HealthInfo`].
+/// 4200h Get Health Info. No input. Output (12h): [`Health`].
 pub(super) fn get_health_info(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 0)?;
-    Ok(Answer::Done(HealthInfo::new(device.media.occupancy_now().blocked).to_bytes()))
+    Ok(Answer::Done(health(device.media.occupancy_now().blocked).to_bytes().to_vec()))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Outcome, expect_length, firmware, poison};
+use super::{Answer, Outcome, expect_length, poison};
 use crate::{
     cxl::{device_state::DeviceState, events::EventLogs, layout::Layout},
     hdm::media::Media,
@@ -22,7 +22,7 @@ pub(super) fn identify_memory_device(device: &Arc<DeviceState>, input: &[u8]) ->
     let units = device.media.capacity() / CAPACITY_UNIT;
     let log_size = EventLogs::CAPACITY as u16;
     let output = Layout::zeroed(0x45)
-        .bytes(0x00, &firmware::revision())
+        .bytes(0x00, &device.firmware.lock().running())
         .u64(0x10, units)
         .u64(0x18, units)
         .u16(0x30, log_size)

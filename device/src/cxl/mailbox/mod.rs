@@ -6,7 +6,7 @@
 pub(super) mod alert;
 mod background;
 mod events;
-mod firmware;
+pub(super) mod firmware;
 pub(super) mod health;
 mod identify;
 mod logs;
@@ -72,6 +72,7 @@ pub(super) struct Command {
 /// Command effects (CXL 3.1, table 8-75).
 mod effect {
     pub(super) const NONE: u16 = 0;
+    pub(super) const CONFIGURATION_AT_COLD_RESET: u16 = 1 << 0;
     pub(super) const IMMEDIATE_CONFIGURATION: u16 = 1 << 1;
     pub(super) const IMMEDIATE_DATA: u16 = 1 << 2;
     pub(super) const IMMEDIATE_POLICY: u16 = 1 << 3;
@@ -92,6 +93,8 @@ pub(super) const COMMANDS: &[Command] = {
         Command { opcode: 0x0102, effects: NONE, run: events::get_event_interrupt_policy },
         Command { opcode: 0x0103, effects: IMMEDIATE_POLICY, run: events::set_event_interrupt_policy },
         Command { opcode: 0x0200, effects: NONE, run: firmware::get_fw_info },
+        Command { opcode: 0x0201, effects: NONE, run: firmware::transfer_fw },
+        Command { opcode: 0x0202, effects: CONFIGURATION_AT_COLD_RESET | IMMEDIATE_CONFIGURATION, run: firmware::activate_fw },
         Command { opcode: 0x0300, effects: NONE, run: timestamp::get_timestamp },
         Command { opcode: 0x0301, effects: IMMEDIATE_POLICY, run: timestamp::set_timestamp },
         Command { opcode: 0x0400, effects: NONE, run: logs::get_supported_logs },

@@ -146,7 +146,7 @@ pub(super) fn inject_poison(device: &Arc<DeviceState>, input: &[u8]) -> Outcome 
     }
     let dpa = line(device, input)?;
     device.media.inject_poison(dpa).map_err(|error| refused(&error))?;
-    device.log(Log::Information, Record::general_media(dpa, Transaction::HostInjectPoison));
+    device.log(Log::Information, Record::lost(dpa, Transaction::HostInjectPoison));
     Ok(Answer::Done(Vec::new()))
 }
 

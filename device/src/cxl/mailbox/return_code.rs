@@ -18,6 +18,14 @@ pub(in crate::cxl) enum ReturnCode {
     Busy = 0x06,
     /// The media is disabled (Sanitize is under way or did not finish).
     MediaDisabled = 0x07,
+    /// One firmware package is transferred at a time.
+    FirmwareTransferInProgress = 0x08,
+    /// A part of a firmware package that does not follow the one before.
+    FirmwareTransferOutOfOrder = 0x09,
+    /// A firmware package that is none.
+    FirmwareVerificationFailed = 0x0a,
+    /// There is no such firmware slot, or not for this.
+    FirmwareInvalidSlot = 0x0b,
     /// A handle does not name the oldest records of the log, in order.
     InvalidHandle = 0x0e,
     /// A DPA outside the capacity.

@@ -1,5 +1,7 @@
 //! The machine under the guest: its death, its next life, its interrupts.
 
+use std::sync::PoisonError;
+
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
@@ -17,6 +19,7 @@ impl Lab {
     /// Boots another machine, the same as the one before, on the same device.
     pub fn boot_again(&mut self) -> Result<()> {
         let launched = launch(&self.config, &self.launch)?;
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = launched.machine.witness();
         (self.guest, self.machine, self.bars) = (launched.guest, launched.machine, launched.learnt.bars);
         Ok(())
     }

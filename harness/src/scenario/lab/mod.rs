@@ -5,12 +5,14 @@
 mod machine;
 mod mailbox;
 mod node;
+mod performance;
 mod region;
 mod shell;
 mod trace;
 
 use std::{
     path::Path,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -25,6 +27,7 @@ use super::{
     need::{self},
     normalise::Normaliser,
     recorder::Recorder,
+    watchdog::Watched,
 };
 use crate::{
     guest::client::Guest,
@@ -61,6 +64,7 @@ pub struct Lab {
     facts: Facts,
     figures: Vec<Figure>,
     recorder: Recorder,
+    watched: Watched,
     progress: ProgressBar,
     /// The devices' sockets. Removed last.
     _run: TempDir,
@@ -97,6 +101,7 @@ impl Lab {
         Ok(Self {
             guest,
             kernel: hello.kernel,
+            watched: Arc::new(Mutex::new(machine.witness())),
             machine,
             devices,
             bars: learnt.bars,
@@ -125,6 +130,11 @@ impl Lab {
     pub fn step(&mut self, what: &str) {
         self.recorder.mark(what);
         self.progress.set_message(what.to_owned());
+    }
+
+    /// The machine it plays on, for a watchdog.
+    pub(super) fn watched(&self) -> Watched {
+        Arc::clone(&self.watched)
     }
 
     /// The step now.

@@ -12,11 +12,23 @@ use crate::{
 impl Lab {
     /// Waits for a trace event of this name and picks fields of it.
     pub fn event(&self, trace: &mut Trace, name: &str, keys: &[&str]) -> Result<Value> {
+        Ok(pick(&self.whole_event(trace, name)?, keys))
+    }
+
+    /// The same with every field there is.
+    pub fn whole_event(&self, trace: &mut Trace, name: &str) -> Result<Value> {
         let marker = format!(" {name}: ");
         let line = trace
             .wait_for(|line| line.contains(&marker), LIMIT)
             .with_context(|| format!("no {name} in the guest's trace"))?;
-        Ok(pick(&Value::Object(events::fields(&line)), keys))
+        Ok(Value::Object(events::fields(&line)))
+    }
+
+    /// Every event of this name that was seen so far.
+    pub fn events_seen(&self, trace: &mut Trace, name: &str) -> Vec<Value> {
+        let marker = format!(" {name}: ");
+        let lines = trace.lines().iter().filter(|line| line.contains(&marker));
+        lines.map(|line| Value::Object(events::fields(line))).collect()
     }
 
     /// Has the kernel read the device's poison list, through its trace events.
