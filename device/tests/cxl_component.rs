@@ -1,6 +1,10 @@
 //! The component register block as Linux maps it, and the HDM decoders as it programs them.
 
-use cxl_cram_device::cxl::{component::ComponentRegisters, hdm_decoder::Decoder};
+use cxl_cram_device::cxl::{
+    component::ComponentRegisters,
+    hdm_decoder::Decoder,
+    ras::{Correctable, Uncorrectable},
+};
 use proptest::prelude::*;
 
 const GRANULE: u64 = 256 << 20;
@@ -114,6 +118,25 @@ fn ras_errors_are_masked_at_reset_and_linux_unmasks_them() {
     assert_eq!((component.read(ras + 0x4), component.read(ras + 0x10), component.read(ras)), (0, 0, 0));
     component.registers.reset();
     assert_eq!(component.read(ras + 0x4), 0x1_cfff);
+}
+
+#[test]
+fn an_injected_error_stands_until_it_is_cleared_and_the_first_leaves_its_header() {
+    let component = Component::new();
+    let ras = component.structure(2);
+    let header = |word| [word; 16];
+    component.registers.uncorrectable(Uncorrectable::MemDataEcc, &header(0x1111_2222));
+    component.registers.uncorrectable(Uncorrectable::CxlIdeRx, &header(0x3333_4444));
+    component.registers.correctable(Correctable::Physical);
+    let first =
+        |component: &Component| (component.read(ras + 0x14), component.read(ras + 0x18), component.read(ras + 0x54));
+    assert_eq!((component.read(ras), component.read(ras + 0xc)), (1 << 7 | 1 << 16, 1 << 6));
+    assert_eq!(first(&component), (7, 0x1111_2222, 0x1111_2222));
+    component.write(ras, 1 << 7 | 1 << 16);
+    component.write(ras + 0xc, 1 << 6);
+    assert_eq!((component.read(ras), component.read(ras + 0xc)), (0, 0));
+    component.registers.uncorrectable(Uncorrectable::CxlIdeRx, &header(0x3333_4444));
+    assert_eq!(first(&component), (16, 0x3333_4444, 0x3333_4444));
 }
 
 #[test]

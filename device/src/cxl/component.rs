@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::{
     hdm_decoder::{self, Decoder, HdmDecoders},
-    ras,
+    ras::{self, Correctable, Header, Uncorrectable},
     registers::RegisterMap,
 };
 
@@ -71,6 +71,16 @@ impl ComponentRegisters {
         let State { map, decoders } = &mut *self.state.lock();
         map.reset();
         decoders.reset();
+    }
+
+    /// An uncorrectable protocol error, with its header.
+    pub fn uncorrectable(&self, error: Uncorrectable, header: &Header) {
+        ras::uncorrectable(&mut self.state.lock().map, RAS, error, header);
+    }
+
+    /// A correctable protocol error.
+    pub fn correctable(&self, error: Correctable) {
+        ras::correctable(&mut self.state.lock().map, RAS, error);
     }
 
     /// The committed HDM decoders, lowest first.

@@ -16,7 +16,7 @@ pub mod hdm_decoder;
 mod layout;
 mod mailbox;
 mod msix;
-mod ras;
+pub mod ras;
 pub mod registers;
 pub mod vectors;
 mod watermark;
@@ -24,8 +24,15 @@ mod watermark;
 use std::sync::Arc;
 
 use self::{
-    cdat::Performance, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
-    event_record::Record, events::Log, hdm_decoder::Decoder, msix::MsixTable,
+    cdat::Performance,
+    component::ComponentRegisters,
+    config_space::ConfigSpace,
+    device_registers::DeviceRegisters,
+    event_record::Record,
+    events::Log,
+    hdm_decoder::Decoder,
+    msix::MsixTable,
+    ras::{Correctable, Header, Uncorrectable},
 };
 use crate::hdm::media::Media;
 
@@ -175,6 +182,16 @@ impl Type3 {
     /// Puts a record into an event log, as if the device had met what it tells.
     pub fn inject_event(&self, log: Log, record: Record) {
         self.device.inject_event(log, record);
+    }
+
+    /// An uncorrectable protocol error stands in the RAS structure, with its header. Nobody is told.
+    pub fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header) {
+        self.component.uncorrectable(error, header);
+    }
+
+    /// A correctable protocol error stands in the RAS structure. Nobody is told.
+    pub fn inject_correctable(&self, error: Correctable) {
+        self.component.correctable(error);
     }
 
     /// The other side has just started to listen to a vector: what is still true is said again.

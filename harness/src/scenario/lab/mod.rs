@@ -2,6 +2,7 @@
 //!
 //! What a story can do is in the files beside this one, by what it is done to.
 
+mod aer;
 mod machine;
 mod mailbox;
 mod node;
