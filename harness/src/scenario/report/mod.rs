@@ -142,7 +142,8 @@ fn replace(path: &Path, folder: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The outcomes as a record in JSON.
+/// The outcomes as a record in JSON, in one line.
 pub fn json(outcomes: &[Outcome]) -> Result<String> {
-    json::text(&Record::new(outcomes.to_vec(), Duration::ZERO, Vec::new()), Path::new(""))
+    let record = Record::new(outcomes.to_vec(), Duration::ZERO, Vec::new());
+    Ok(json::text(&record, Path::new(""))?.trim_end().to_owned())
 }
