@@ -3,9 +3,12 @@
 mod acpi;
 mod boot;
 mod clean;
+mod doctor;
 mod generate;
+mod kernel;
 mod list;
 mod machine;
+mod report;
 mod run;
 mod selection;
 
@@ -32,6 +35,9 @@ enum Command {
     Run(Box<run::RunArgs>),
     List(list::ListArgs),
     Boot(Box<boot::BootArgs>),
+    Doctor(doctor::DoctorArgs),
+    Kernel(kernel::KernelCommand),
+    Report(report::ReportCommand),
     Acpi(acpi::AcpiArgs),
     Clean(clean::CleanArgs),
     Completions(generate::CompletionsArgs),
@@ -50,6 +56,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::list(&args),
         Command::Boot(args) => boot::boot(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Kernel(command) => kernel::kernel(&command),
+        Command::Report(command) => report::report(&command),
         Command::Acpi(args) => acpi::acpi(&args),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions(args) => generate::completions(&args),

@@ -6,13 +6,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::MultiProgress;
 
-use super::{machine::MachineArgs, selection::Selection};
+use super::{machine::MachineArgs, report::ReportArgs, selection::Selection};
 use crate::{
     interrupt::interrupted,
     provision::{Progress, ProvisionArgs, Provisioned, provision},
     scenario::{
         Scenario, obstacle, play_all,
-        report::{self, Outcome},
+        report::{self, Outcome, Record},
         runner::RunOptions,
     },
 };
@@ -36,6 +36,9 @@ pub(super) struct RunArgs {
 
     #[command(flatten)]
     how: How,
+
+    #[command(flatten)]
+    report: ReportArgs,
 
     #[command(flatten)]
     machine: MachineArgs,
@@ -81,7 +84,11 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     let begun = Instant::now();
     let provisioned = provision(&args.provision.options(), &Progress::stderr())?;
-    eprintln!("Linux {} on QEMU {}, {}", provisioned.kernel.version, provisioned.qemu.version, args.machine.accel());
+    let about = vec![
+        format!("Linux {} on QEMU {}, {}", provisioned.kernel.version, provisioned.qemu.version, args.machine.accel()),
+        format!("{} processors", std::thread::available_parallelism().map_or(1, NonZero::get)),
+    ];
+    eprintln!("{}", about[0]);
 
     let mut options = RunOptions {
         overrides: args.machine.overrides(),
@@ -92,26 +99,35 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     if let Some(artifacts) = &args.how.artifacts {
         options.artifacts = std::path::absolute(artifacts).context("cannot name the artifact folder")?;
     }
-    let outcomes = rounds(&args.how, &scenarios, &provisioned, &options);
+    // What machines read has standard output for itself.
+    let formats = args.report.formats();
+    let reports = [&formats.html, &formats.junit, &formats.ktap, &formats.json];
+    let quiet = args.how.json || reports.into_iter().flatten().any(|file| file.as_os_str() == "-");
+    let say = |text: String| if quiet { eprintln!("{text}") } else { println!("{text}") };
+    let outcomes = rounds(&args.how, &scenarios, &provisioned, &options, say);
+    let record = Record::new(outcomes, begun.elapsed(), about);
+    report::write(&record, &formats)?;
     if args.how.json {
-        println!("{}", report::json(&outcomes)?);
-    } else {
-        println!("{}", report::summary(&outcomes, begun.elapsed()));
+        println!("{}", report::json(&record.scenarios)?);
     }
-    let failed = outcomes.iter().any(Outcome::failed);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    say(report::summary(&record.scenarios, begun.elapsed()));
+    Ok(if record.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Plays them all, as often as wished, until something fails. The outcomes are those of the last time.
-fn rounds(how: &How, scenarios: &[&'static Scenario], provisioned: &Provisioned, options: &RunOptions) -> Vec<Outcome> {
+fn rounds(
+    how: &How,
+    scenarios: &[&'static Scenario],
+    provisioned: &Provisioned,
+    options: &RunOptions,
+    say: impl Fn(String),
+) -> Vec<Outcome> {
     let progress = MultiProgress::new();
     let times = how.repeat.map_or(1, NonZero::get);
     let mut time = 1;
     loop {
         let outcomes = play_all(scenarios, provisioned, options, &progress, |outcome| {
-            if !how.json {
-                progress.suspend(|| println!("{}", outcome.line()));
-            }
+            progress.suspend(|| say(outcome.line()));
             if how.fail_fast && outcome.failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let failed = outcomes.iter().any(Outcome::failed);

@@ -41,6 +41,10 @@ pub enum ProvisionError {
         what: String,
     },
 
+    /// Not there, and this is only a look at what there is.
+    #[error("it is not in the cache yet")]
+    Absent,
+
     /// Another run has held a product's lock for too long.
     #[error("another run has been making {what} for more than {} minutes: end it or wait for it", limit.as_secs() / 60)]
     Locked {

@@ -16,6 +16,7 @@ mod kernel;
 mod progress;
 mod qemu;
 mod run;
+mod survey;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,11 @@ pub use self::cache::{Cache, Entry, Key};
 pub use self::corpus::BYTES as CORPUS_BYTES;
 use self::error::IoContext;
 pub use self::error::ProvisionError;
+pub(crate) use self::host_tools::on_path;
 pub use self::kernel::{BaseConfig, Kernel, KernelPackage};
 pub use self::progress::Progress;
 pub use self::qemu::{Qemu, Version};
+pub use self::survey::{Finding, survey};
 
 /// Sources, objects and downloads of a first run, with room to spare.
 const NEEDED_MIB: u64 = 4096;
@@ -102,6 +105,15 @@ pub fn kernel(options: &Options, progress: &Progress) -> Result<Kernel, Provisio
     Maker::new(options, progress)?.kernel()
 }
 
+/// The kernels that are built and cached, with their versions.
+pub fn kernels(cache: &Cache) -> Result<Vec<(String, Entry)>, ProvisionError> {
+    let version = |entry: &Entry| std::fs::read_to_string(entry.path.join("version")).ok();
+    let named =
+        |entry: &Entry| entry.path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"kernel-"));
+    let entries = cache.entries()?.into_iter().filter(named);
+    Ok(entries.filter_map(|entry| Some((version(&entry)?.trim().to_owned(), entry))).collect())
+}
+
 /// The workspace that this harness was compiled in: the guest program and the kernel's configuration come from it.
 fn workspace() -> &'static Path {
     let harness = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -114,11 +126,19 @@ struct Maker<'a> {
     progress: &'a Progress,
     /// The newest kernel source, once it was asked for.
     newest: OnceCell<String>,
+    /// Nothing is made or asked of the network: what is not there is [`ProvisionError::Absent`].
+    looking: bool,
 }
 
 impl<'a> Maker<'a> {
     fn new(options: &'a Options, progress: &'a Progress) -> Result<Maker<'a>, ProvisionError> {
-        Ok(Maker { cache: Cache::open(options.cache_dir.as_deref())?, options, progress, newest: OnceCell::new() })
+        Ok(Maker {
+            cache: Cache::open(options.cache_dir.as_deref())?,
+            options,
+            progress,
+            newest: OnceCell::new(),
+            looking: false,
+        })
     }
 
     fn qemu(&self) -> Result<Qemu, ProvisionError> {
@@ -135,6 +155,7 @@ impl<'a> Maker<'a> {
             return kernel::of_image(&self.cache, self.options, image);
         }
         if let Some(tree) = &self.options.kernel_tree {
+            self.may_make()?;
             let mut step = self.progress.step(3, STEPS, "kernel");
             host_tools::ensure(&self.cache, self.options.offline, &mut step)?;
             let kernel = kernel::of_tree(&self.cache, tree, self.options, &mut step)?;
@@ -186,6 +207,7 @@ impl<'a> Maker<'a> {
         if let Some(package) = self.newest.get() {
             return Ok(package.clone());
         }
+        self.may_make()?;
         let mut step = self.progress.step(2, STEPS, "kernel source");
         let package = kernel::source::newest(&self.cache, self.options.offline, &mut step)?;
         step.done(&format!("the newest is {package}"));
@@ -253,6 +275,7 @@ impl<'a> Maker<'a> {
         if let Some(product) = self.cache.finished(name, key) {
             return Ok(product);
         }
+        self.may_make()?;
         let mut step = self.progress.step(number, STEPS, title);
         if self.cache.is_busy(name, key) {
             step.note("another run is making it; waiting");
@@ -262,19 +285,25 @@ impl<'a> Maker<'a> {
         Ok(product)
     }
 
+    fn may_make(&self) -> Result<(), ProvisionError> {
+        if self.looking { Err(ProvisionError::Absent) } else { Ok(()) }
+    }
+
     /// Refuses to begin what would fill the disk.
     fn room(&self) -> Result<(), ProvisionError> {
-        let path = self.cache.root();
-        let space = rustix::fs::statvfs(path).map_err(|errno| ProvisionError::Io {
-            action: "measure the free space of",
-            path: path.into(),
-            source: errno.into(),
-        })?;
-        let free_mib = space.f_bavail.saturating_mul(space.f_frsize) >> 20;
+        let free_mib = self.free_mib()?;
         if free_mib < NEEDED_MIB {
-            return Err(ProvisionError::NoSpace { path: path.into(), free_mib, needed_mib: NEEDED_MIB });
+            return Err(ProvisionError::NoSpace { path: self.cache.root().into(), free_mib, needed_mib: NEEDED_MIB });
         }
         Ok(())
+    }
+
+    /// Free space for the cache, MiB.
+    fn free_mib(&self) -> Result<u64, ProvisionError> {
+        let path = self.cache.root();
+        let space = rustix::fs::statvfs(path).map_err(std::io::Error::from);
+        let space = space.context("measure the free space of", path)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize) >> 20)
     }
 }
 

@@ -31,7 +31,7 @@ pub use facts::{Facts, Figure, pick};
 pub use lab::Lab;
 pub use need::Need;
 pub use normalise::Varies;
-pub use schedule::play_all;
+pub use schedule::{play_all, usual_memory};
 pub use snapshot::Snapshot;
 pub use stage::Overrides;
 pub(crate) use stage::Stage;

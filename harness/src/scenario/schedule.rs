@@ -62,6 +62,12 @@ impl Room {
     }
 }
 
+/// Host memory that a usual scenario takes, and what is free, bytes.
+pub fn usual_memory() -> (u64, u64) {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    (Room::of(&Scenario::USUAL, &RunOptions::default()).memory, available(&meminfo).unwrap_or(0))
+}
+
 /// `MemAvailable`, bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
