@@ -10,13 +10,13 @@ use std::process::Command;
 use super::Options;
 use super::cache::{Cache, Key, remove};
 use super::error::{IoContext, ProvisionError};
-use super::kernel_config::dropped;
+use super::kernel_config::{dropped, options};
 use super::kernel_source;
 use super::progress::Step;
 use super::run::{Limits, new_log, run};
 
 /// Raise when the way the kernel is built or laid out changes.
-const RECIPE: &[u8] = b"1";
+const RECIPE: &[u8] = b"2";
 /// Lines that a whole build prints, roughly: the bar's hundred per cent.
 const ROUGH_LINES: u64 = 1_880;
 const CONFIG_LIMITS: Limits = Limits::minutes(15, 10);
@@ -51,9 +51,10 @@ pub(super) fn fragment() -> PathBuf {
 /// The key of the kernel built from this source with this fragment.
 pub(super) fn key(source: &Path) -> Result<Key, ProvisionError> {
     let fragment = fragment();
-    let text = fs::read(&fragment).context("read", &fragment)?;
+    let text = fs::read_to_string(&fragment).context("read", &fragment)?;
     let version = kernel_source::version(source)?;
-    Ok(Key::of(&[("recipe", RECIPE), ("fragment", &text), ("version", version.as_bytes())]))
+    let options = options(&text).collect::<Vec<_>>().join("\n");
+    Ok(Key::of(&[("recipe", RECIPE), ("options", options.as_bytes()), ("version", version.as_bytes())]))
 }
 
 /// The kernel in a finished product.
@@ -62,7 +63,7 @@ pub(super) fn in_product(product: &Path, source: &Path) -> Result<Kernel, Provis
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
     Ok(Kernel {
         image: product.join("bzImage"),
-        modules: vec![product.join("cxl_acpi.ko")],
+        modules: vec![product.join("modules/cxl_acpi.ko")],
         version: version.trim().to_owned(),
         config: Some(product.join("config")),
         vmlinux: Some(product.join("vmlinux")),
@@ -80,9 +81,11 @@ pub(super) fn make(cache: &Cache, source: &Path, product: &Path, step: &mut Step
         return Err(ProvisionError::ConfigDropped { lines: lost, fragment: fragment() });
     }
     build_all(source, &build, &log, step)?;
+    let modules = product.join("modules");
+    fs::create_dir(&modules).context("create", &modules)?;
     for (from, to) in [
         (IMAGE, "bzImage"),
-        (MODULE, "cxl_acpi.ko"),
+        (MODULE, "modules/cxl_acpi.ko"),
         (".config", "config"),
         ("vmlinux", "vmlinux"),
         ("System.map", "System.map"),

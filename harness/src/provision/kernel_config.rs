@@ -12,9 +12,15 @@ pub(super) fn dropped<'a>(fragment: &'a str, config: &str) -> Vec<&'a str> {
     let survived = |line: &str| match unset_option(line) {
         // An option that nothing shows any more is as good as one that is shown as not set.
         Some(option) => !set.contains(option),
-        None => line.starts_with('#') || lines.contains(line),
+        None => lines.contains(line),
     };
-    fragment.lines().map(str::trim).filter(|line| !line.is_empty() && !survived(line)).collect()
+    options(fragment).filter(|line| !survived(line)).collect()
+}
+
+/// The lines of a fragment that say something, without remarks and blank lines.
+pub(super) fn options(fragment: &str) -> impl Iterator<Item = &str> {
+    let speaks = |line: &&str| !line.is_empty() && (!line.starts_with('#') || unset_option(line).is_some());
+    fragment.lines().map(str::trim).filter(speaks)
 }
 
 /// The option of a "# CONFIG_X is not set" line.
@@ -34,6 +40,12 @@ mod tests {
         let fragment =
             "# Why: because\nCONFIG_A=y\n\nCONFIG_B=m\nCONFIG_N=16\n# CONFIG_C is not set\n# CONFIG_D is not set\n";
         assert_eq!(dropped(fragment, CONFIG), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn remarks_and_blank_lines_are_no_options() {
+        let fragment = "# Why: because\n\nCONFIG_A=y\n # CONFIG_C is not set\n# CONFIG_D\n";
+        assert_eq!(options(fragment).collect::<Vec<_>>(), ["CONFIG_A=y", "# CONFIG_C is not set"]);
     }
 
     #[test]

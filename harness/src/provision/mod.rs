@@ -159,11 +159,8 @@ impl Maker<'_> {
         if let Some(file) = &self.options.corpus {
             return existing(file, "--corpus names a file of real data");
         }
-        let mut machine_code = vec![qemu.root().unwrap_or(qemu.program()).to_owned()];
-        if self.options.kernel.is_none() && self.options.kernel_tree.is_none() {
-            // A developer's kernel changes all the time; the corpus must not change with it.
-            machine_code.extend(kernel.vmlinux.clone());
-        }
+        // Not the kernel's: it changes all the time, and the corpus must not change with it.
+        let machine_code = vec![qemu.root().unwrap_or(qemu.program()).to_owned()];
         let text = kernel.source.clone().map_or_else(|| self.kernel_source(), Ok)?;
         let sources = corpus::Sources { machine_code, text };
         let make = |product: &Path, step: &mut progress::Step| corpus::make(&sources, product, step);
