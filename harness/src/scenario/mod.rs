@@ -22,7 +22,7 @@ use std::{fs::OpenOptions, time::Duration};
 pub use device::{Device, DeviceShape, Status, entry};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
-pub use lab::Lab;
+pub use lab::{Lab, Region};
 pub use need::Need;
 pub use normalise::Varies;
 pub use schedule::play_all;
@@ -130,5 +130,5 @@ pub mod prelude {
     pub use cxl_cram_guest::pattern::Pattern;
     pub use serde_json::{Value, json};
 
-    pub use super::{Device, DeviceShape, Lab, MachineShape, Need, Scenario, Varies, pick};
+    pub use super::{Device, DeviceShape, Lab, MachineShape, Need, Region, Scenario, Varies, pick};
 }
