@@ -23,6 +23,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tempfile::TempDir;
 
+pub use self::region::Region;
 use super::{
     Device, Facts, Figure, Need, Overrides, Scenario, Stage, Timeline, Varies,
     need::{self},
