@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::{
     hdm_decoder::{self, Decoder, HdmDecoders},
-    ras,
+    ras::{self, Correctable, Header, Uncorrectable},
     registers::RegisterMap,
 };
 
@@ -57,12 +57,12 @@ impl ComponentRegisters {
         }
     }
 
-    /// Writes the block. What is not implemented ignores writes.
-    pub fn write(&self, offset: u64, data: &[u8]) {
+    /// Writes the block. What is not implemented ignores writes. `window` is as [`HdmDecoders::written`] takes it.
+    pub fn write(&self, offset: u64, data: &[u8], window: Option<u64>) {
         if let Some((at, skip)) = cache_mem(offset, data.len()) {
             let State { map, decoders } = &mut *self.state.lock();
             let touched = map.write(at, &data[skip..]);
-            decoders.written(map, touched);
+            decoders.written(map, touched, window);
         }
     }
 
@@ -71,6 +71,16 @@ impl ComponentRegisters {
         let State { map, decoders } = &mut *self.state.lock();
         map.reset();
         decoders.reset();
+    }
+
+    /// An uncorrectable protocol error, with its header.
+    pub fn uncorrectable(&self, error: Uncorrectable, header: &Header) {
+        ras::uncorrectable(&mut self.state.lock().map, RAS, error, header);
+    }
+
+    /// A correctable protocol error.
+    pub fn correctable(&self, error: Correctable) {
+        ras::correctable(&mut self.state.lock().map, RAS, error);
     }
 
     /// The committed HDM decoders, lowest first.

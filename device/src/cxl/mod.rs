@@ -16,7 +16,7 @@ pub mod hdm_decoder;
 mod layout;
 mod mailbox;
 mod msix;
-mod ras;
+pub mod ras;
 pub mod registers;
 pub mod vectors;
 mod watermark;
@@ -24,8 +24,15 @@ mod watermark;
 use std::sync::Arc;
 
 use self::{
-    cdat::Performance, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
-    event_record::Record, events::Log, hdm_decoder::Decoder, msix::MsixTable,
+    cdat::Performance,
+    component::ComponentRegisters,
+    config_space::ConfigSpace,
+    device_registers::DeviceRegisters,
+    event_record::Record,
+    events::Log,
+    hdm_decoder::Decoder,
+    msix::MsixTable,
+    ras::{Correctable, Header, Uncorrectable},
 };
 use crate::hdm::media::Media;
 
@@ -132,7 +139,7 @@ impl Type3 {
         for_each_block(offset, data.len(), |block, at, range| {
             let data = &data[range];
             match block {
-                COMPONENT_REGISTERS => self.component.write(at, data),
+                COMPONENT_REGISTERS => self.component.write(at, data, self.bar2_address()),
                 DEVICE_REGISTERS => self.device.write(at, data),
                 MSIX_TABLE => self.msix_table.write(at, data),
                 _ => {}
@@ -157,6 +164,7 @@ impl Type3 {
     /// Function-level reset: like [`Self::reset`], but CXL.mem goes on. HDM decoders, the CXL device DVSEC and their
     /// locks stay; Linux treats a decoder lost here as memory pulled from under it.
     fn function_level_reset(&self) {
+        tracing::info!("function-level reset");
         self.config_space.function_level_reset();
         self.device.reset();
         self.msix_table.reset();
@@ -175,6 +183,16 @@ impl Type3 {
     /// Puts a record into an event log, as if the device had met what it tells.
     pub fn inject_event(&self, log: Log, record: Record) {
         self.device.inject_event(log, record);
+    }
+
+    /// An uncorrectable protocol error stands in the RAS structure, with its header. Nobody is told.
+    pub fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header) {
+        self.component.uncorrectable(error, header);
+    }
+
+    /// A correctable protocol error stands in the RAS structure. Nobody is told.
+    pub fn inject_correctable(&self, error: Correctable) {
+        self.component.correctable(error);
     }
 
     /// The other side has just started to listen to a vector: what is still true is said again.

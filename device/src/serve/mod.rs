@@ -20,7 +20,12 @@ use vfio_bindings::bindings::vfio::{
 
 use crate::{
     control::{self, DeviceCommands, Events, Injector},
-    cxl::{Msix, Type3, Type3Config, event_record::Record, events::Log},
+    cxl::{
+        Msix, Type3, Type3Config,
+        event_record::Record,
+        events::Log,
+        ras::{Correctable, Header, Uncorrectable},
+    },
     hdm::{
         Window,
         fuse::{FuseConfig, FuseWindow},
@@ -124,6 +129,7 @@ impl Backend for Board {
     }
 
     fn reset(&self) {
+        tracing::info!("conventional reset");
         self.function.reset();
     }
 
@@ -173,6 +179,14 @@ impl Injector for Board {
 
     fn inject_high(&self) {
         self.function.inject_high();
+    }
+
+    fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header) {
+        self.function.inject_uncorrectable(error, header);
+    }
+
+    fn inject_correctable(&self, error: Correctable) {
+        self.function.inject_correctable(error);
     }
 
     fn inject_event(&self, log: Log, record: Record) {

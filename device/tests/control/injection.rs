@@ -1,6 +1,9 @@
 //! Event records by hand: every argument lands in the field that the specification has for it.
 
-use cxl_cram_device::cxl::events::Log;
+use cxl_cram_device::cxl::{
+    events::Log,
+    ras::{Correctable, Uncorrectable},
+};
 use serde_json::{Value, json};
 
 use crate::peer::*;
@@ -130,4 +133,22 @@ fn arguments_that_have_no_place_in_the_record_are_refused() {
     }
     assert!(refused("cxl-inject-memory-module-event", json!({"log": "fatal"})).contains("type"));
     refused("cxl-inject-memory-module-event", with(memory_module(), json!({"temperature": 40000})));
+}
+
+#[test]
+fn protocol_errors_are_named_and_have_a_header() {
+    let rig = Rig::start();
+    let mut peer = rig.client();
+    let errors = json!([{"type": "mem-data-ecc", "header": [1, 2]}, {"type": "cxl-ide-rx", "header": []}]);
+    peer.execute("cxl-inject-uncorrectable-errors", json!({"path": "x", "errors": errors}));
+    peer.execute("cxl-inject-correctable-error", json!({"path": "x", "type": "physical"}));
+    let injected = rig.injected.uncorrectable.lock().clone();
+    assert_eq!(
+        injected.iter().map(|(error, _)| *error).collect::<Vec<_>>(),
+        [Uncorrectable::MemDataEcc, Uncorrectable::CxlIdeRx]
+    );
+    assert_eq!((injected[0].1[..3].to_vec(), injected[1].1), (vec![1, 2, 0], [0; 16]));
+    assert_eq!(*rig.injected.correctable.lock(), [Correctable::Physical]);
+    refused("cxl-inject-correctable-error", json!({"type": "mem-data-parity"}));
+    refused("cxl-inject-uncorrectable-errors", json!({"errors": [{"type": "internal", "header": vec![0; 17]}]}));
 }

@@ -14,7 +14,11 @@ use std::{
 
 use cxl_cram_device::{
     control::{DeviceCommands, Events, Injector, Server},
-    cxl::{event_record::Record, events::Log},
+    cxl::{
+        event_record::Record,
+        events::Log,
+        ras::{Correctable, Header, Uncorrectable},
+    },
     hdm::{
         Resident, Window,
         media::{Media, MediaConfig, Threshold, Watermarks},
@@ -34,6 +38,8 @@ pub(crate) struct Injected {
     low: AtomicU32,
     high: AtomicU32,
     events: Mutex<Vec<(Log, Record)>>,
+    pub(crate) uncorrectable: Mutex<Vec<(Uncorrectable, Header)>>,
+    pub(crate) correctable: Mutex<Vec<Correctable>>,
 }
 
 impl Injected {
@@ -54,6 +60,14 @@ impl Injector for Injected {
 
     fn inject_high(&self) {
         self.high.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header) {
+        self.uncorrectable.lock().push((error, *header));
+    }
+
+    fn inject_correctable(&self, error: Correctable) {
+        self.correctable.lock().push(error);
     }
 
     fn inject_event(&self, log: Log, record: Record) {

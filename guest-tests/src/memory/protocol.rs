@@ -72,6 +72,14 @@ pub enum Task {
         /// Where pages come from that are not cached yet.
         node: u32,
     },
+    /// Maps the first pages of a file shared, so that writing writes it: a device-dax device. Answered with
+    /// [`Done::Mapped`].
+    MapShared {
+        /// Absolute path.
+        path: String,
+        /// A multiple of what the file can be mapped in: 2 MiB for device-dax.
+        bytes: u64,
+    },
     /// Fills pages. Answered with [`Done::Took`].
     Fill {
         /// Which pages.

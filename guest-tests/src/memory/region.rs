@@ -1,6 +1,6 @@
 //! A mapping, and the system calls on it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::pattern::PAGE;
 const PAGEMAP_PRESENT: u64 = 1 << 63;
 const PAGEMAP_FRAME: u64 = (1 << 55) - 1;
 
-/// Private memory, anonymous or a file's, unmapped when dropped.
+/// Memory, anonymous or a file's, unmapped when dropped.
 #[derive(Debug)]
 pub struct Region {
     base: NonNull<u8>,
@@ -52,6 +52,20 @@ impl Region {
         region.huge(false)?;
         region.advise(0, pages, Advice::Populate)?;
         Ok(region)
+    }
+
+    /// Maps a file's first pages shared, for reading and writing. Nobody else may write to it meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be opened, or not be mapped like this.
+    pub fn shared(path: &Path, pages: usize) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let bytes = pages.checked_mul(PAGE).filter(|&bytes| bytes > 0).ok_or_else(|| io::Error::other("map a page"))?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.
+        let base = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, &file, 0)? };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address zero"))?;
+        Ok(Self { base, pages })
     }
 
     /// Maps a file's first pages so that they are the page cache's until they are written. Those not cached yet are read in, and

@@ -60,6 +60,10 @@ impl Session {
                 .and_then(|pages| Region::of_file(Path::new(&path), pages, node))
                 .map(|region| self.keep(region))
                 .map_err(|error| Failure::io("map a file", &error)),
+            Task::MapShared { path, bytes } => pages_in(bytes)
+                .and_then(|pages| Region::shared(Path::new(&path), pages))
+                .map(|region| self.keep(region))
+                .map_err(|error| Failure::io("map a file", &error)),
             Task::Nodes { range } => {
                 let (region, first, pages) = self.resolve(range)?;
                 by_node(|count| region.nodes(first, pages, count)).map_err(|error| Failure::io("query nodes", &error))

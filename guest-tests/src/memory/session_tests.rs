@@ -143,3 +143,17 @@ fn bad_orders_are_refused_and_the_next_is_served() {
     assert_eq!(answers[0].id, None);
     assert_eq!(answers[1].id, Some(2));
 }
+
+#[test]
+fn what_is_written_to_a_shared_mapping_is_in_the_file() {
+    let path = std::env::temp_dir().join(format!("cxl-cram-shared-{}", std::process::id()));
+    std::fs::write(&path, [0; 2 * PAGE]).unwrap();
+    let mut session = Session::default();
+    let name = path.to_str().unwrap().to_owned();
+    session.perform(Task::MapShared { path: name.clone(), bytes: 2 * PAGE as u64 }).unwrap();
+    session.perform(Task::Fill { range: Range::pages(1, 1, 1), pattern: Pattern::Same { word: 7 } }).unwrap();
+    let content = std::fs::read(&path).unwrap();
+    assert_eq!((content[0], content[PAGE]), (0, 7));
+    assert!(session.perform(Task::MapShared { path: name, bytes: 100 }).is_err(), "not whole pages");
+    std::fs::remove_file(path).unwrap();
+}

@@ -91,6 +91,14 @@ impl Memory {
         self.map(Task::Map { bytes, node: None, populate: false, huge: false, locked: false }, bytes, SHORT)
     }
 
+    /// Maps the first bytes of a file shared: of a device-dax device, in multiples of 2 MiB.
+    ///
+    /// # Errors
+    /// It cannot be opened, or not be mapped like this.
+    pub fn map_shared(&mut self, path: &str, bytes: u64) -> Result<Mapping, GuestError> {
+        self.map(Task::MapShared { path: path.to_owned(), bytes }, bytes, SHORT)
+    }
+
     fn map(&mut self, task: Task, bytes: u64, limit: Duration) -> Result<Mapping, GuestError> {
         match self.order(task, limit)? {
             Done::Mapped { map, address } => Ok(Mapping { map, address, bytes }),

@@ -176,12 +176,11 @@ impl<'a> Maker<'a> {
     fn patched_source(&self) -> Result<kernel::Source, ProvisionError> {
         let base = self.package_source()?;
         let series = kernel::Series::read(&self.options.series)?;
-        if series.len() == 0 {
+        if series.is_empty() {
             return Ok(base);
         }
         let key = series.key(&base.key);
-        let title = format!("kernel source, {} patches", series.len());
-        let product = self.made(2, &title, "kernel-source", &key, |product, step| {
+        let product = self.made(2, "patched kernel source", "kernel-source", &key, |product, step| {
             host_tools::ensure(&self.cache, self.options.offline, step)?;
             let log = self.cache.log("kernel-series")?;
             series.apply(&base.tree, &kernel::source::in_product(product), &log, step)

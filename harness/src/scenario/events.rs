@@ -19,6 +19,8 @@ pub(super) fn fields(line: &str) -> Map<String, Value> {
             }
             (Some((key, value)), _) => fields.push((key, value.to_owned())),
             (None, _) if word == ":" => fields.push(("said", String::new())),
+            // Some events have `key: 'value'`.
+            (None, _) if word.ends_with(':') => fields.push((word.trim_end_matches(':'), String::new())),
             (None, Some((_, value))) if value.is_empty() => word.clone_into(value),
             (None, Some((_, value))) => *value = format!("{value} {word}"),
             (None, None) => {}
@@ -89,6 +91,16 @@ mod tests {
             fields("sh-1 [000] ..... 4.9: cxl_overflow: memdev=mem0 serial=7: log=Fatal : 4 records from 1 to 2");
         assert_eq!(fields["serial"], "7");
         assert_eq!(fields["said"], "4 records from 1 to 2");
+    }
+
+    #[test]
+    fn a_key_may_end_in_a_colon() {
+        let fields =
+            fields("irq/24-1 [000] .. 1.6: cxl_aer_uncorrectable_error: serial=7: status: 'A | B' first_error: 'A'");
+        assert_eq!(
+            (&fields["serial"], &fields["status"], &fields["first_error"]),
+            (&"7".into(), &"A | B".into(), &"A".into())
+        );
     }
 
     #[test]

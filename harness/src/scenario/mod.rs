@@ -28,7 +28,7 @@ pub use crate::machine::config::Domain;
 pub use device::{Crossings, Device, DeviceShape, Resident, Status, entry};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
-pub use lab::Lab;
+pub use lab::{Lab, Region};
 pub use need::Need;
 pub use normalise::Varies;
 pub use schedule::{play_all, usual_memory};
@@ -132,5 +132,5 @@ pub mod prelude {
     pub use cxl_cram_guest::pattern::Pattern;
     pub use serde_json::{Value, json};
 
-    pub use super::{Device, DeviceShape, Domain, Lab, MachineShape, Need, Scenario, Varies, pick};
+    pub use super::{Device, DeviceShape, Domain, Lab, MachineShape, Need, Region, Scenario, Varies, pick};
 }

@@ -12,7 +12,11 @@ use std::{
 
 use cxl_cram_device::{
     control::{DeviceCommands, Events, Injector, Server},
-    cxl::{event_record::Record, events::Log},
+    cxl::{
+        event_record::Record,
+        events::Log,
+        ras::{Correctable, Header, Uncorrectable},
+    },
     hdm::{
         Resident, Window,
         media::{Media, MediaConfig, Threshold, Watermarks},
@@ -58,6 +62,10 @@ impl Injector for Nobody {
     fn inject_high(&self) {}
 
     fn inject_event(&self, _log: Log, _record: Record) {}
+
+    fn inject_uncorrectable(&self, _error: Uncorrectable, _header: &Header) {}
+
+    fn inject_correctable(&self, _error: Correctable) {}
 }
 
 /// A medium of 1 MiB, and what is told of it.

@@ -3,6 +3,7 @@
 mod event;
 mod media;
 mod poison;
+mod ras;
 mod session;
 mod status;
 mod watermark;
@@ -13,7 +14,11 @@ use serde_json::{Value, json};
 
 use super::protocol::{Arguments, CommandError, Commands};
 use crate::{
-    cxl::{event_record::Record, events::Log},
+    cxl::{
+        event_record::Record,
+        events::Log,
+        ras::{Correctable, Header, Uncorrectable},
+    },
     hdm::media::{Media, MediaError},
     store::Codec,
     vfio_user::{Interrupts, Stop},
@@ -27,6 +32,10 @@ pub trait Injector: Send + Sync {
     fn inject_high(&self);
     /// A record in an event log.
     fn inject_event(&self, log: Log, record: Record);
+    /// An uncorrectable protocol error in the RAS structure.
+    fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header);
+    /// A correctable one.
+    fn inject_correctable(&self, error: Correctable);
 }
 
 /// What the commands work on.
@@ -64,6 +73,8 @@ const TABLE: &[(&str, Run)] = &[
     ("cxl-inject-general-media-event", event::general_media),
     ("cxl-inject-dram-event", event::dram),
     ("cxl-inject-memory-module-event", event::memory_module),
+    ("cxl-inject-uncorrectable-errors", ras::uncorrectable),
+    ("cxl-inject-correctable-error", ras::correctable),
     ("query-poison", poison::query),
     ("inject-poison", poison::inject),
     ("cxl-inject-poison", poison::inject),

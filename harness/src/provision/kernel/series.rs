@@ -39,9 +39,9 @@ impl Series {
         Ok(Series { patches })
     }
 
-    /// How many patches there are.
-    pub(in crate::provision) fn len(&self) -> usize {
-        self.patches.len()
+    /// Whether there is nothing to apply.
+    pub(in crate::provision) fn is_empty(&self) -> bool {
+        self.patches.is_empty()
     }
 
     /// The key of the tree with this key after these patches. Contents count, names do not.

@@ -2,6 +2,7 @@
 //!
 //! What a story can do is in the files beside this one, by what it is done to.
 
+mod aer;
 mod machine;
 mod mailbox;
 mod node;
@@ -22,6 +23,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tempfile::TempDir;
 
+pub use self::region::Region;
 use super::{
     Device, Facts, Figure, Need, Overrides, Scenario, Stage, Timeline, Varies,
     need::{self},

@@ -11,7 +11,7 @@ use super::{Outcome, Record, Verdict};
 /// The record as JUnit XML.
 pub(super) fn text(record: &Record) -> Result<String> {
     let mut report = Report::new("cxl-cram");
-    report.set_time(seconds(record.seconds));
+    report.set_time(record.elapsed());
     if let Some(begun) = i64::try_from(record.begun).ok().and_then(|begun| DateTime::from_timestamp(begun, 0)) {
         report.set_timestamp(begun);
     }

@@ -60,6 +60,11 @@ impl Record {
         }
     }
 
+    /// How long it took; zero where the record says what no run can take.
+    pub fn elapsed(&self) -> Duration {
+        Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
+    }
+
     /// Whether a scenario failed.
     pub fn failed(&self) -> bool {
         self.scenarios.iter().any(Outcome::failed)
@@ -97,7 +102,7 @@ pub struct Formats {
     pub html: Option<PathBuf>,
 }
 
-/// Writes the reports that are wanted. A file is there whole or not at all.
+/// Writes the reports that are wanted. A file is there whole or not at all; a pipe or a device is written to.
 ///
 /// # Errors
 /// One cannot be written.
@@ -124,6 +129,10 @@ pub fn write(record: &Record, formats: &Formats) -> Result<()> {
 }
 
 fn replace(path: &Path, folder: &Path, text: &str) -> Result<()> {
+    // A new file in the place of /dev/null or of a pipe would harm others.
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Ok(fs::write(path, text)?);
+    }
     fs::create_dir_all(folder)?;
     let mut file = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -133,7 +142,8 @@ fn replace(path: &Path, folder: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The outcomes as a record in JSON.
+/// The outcomes as a record in JSON, in one line.
 pub fn json(outcomes: &[Outcome]) -> Result<String> {
-    json::text(&Record::new(outcomes.to_vec(), Duration::ZERO, Vec::new()), Path::new(""))
+    let record = Record::new(outcomes.to_vec(), Duration::ZERO, Vec::new());
+    Ok(json::text(&record, Path::new(""))?.trim_end().to_owned())
 }
