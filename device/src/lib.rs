@@ -11,6 +11,7 @@
 //! - [`control`]: the QMP-style control socket.
 //! - [`serve`] puts them together; [`mod@bench`] measures data without a guest, knowing only the store; [`cli`] is
 //!   the command line.
+//! - [`html`] draws pages and charts for [`mod@bench`] and for the harness.
 
 // In the program, not in its tests: what a client, a guest, a file or a flag can cause is an error, not a panic.
 #![warn(clippy::unwrap_used, clippy::todo)]
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod control;
 pub mod cxl;
 pub mod hdm;
+pub mod html;
 pub mod serve;
 pub mod size;
 pub mod store;

@@ -22,11 +22,13 @@ struct Component {
     registers: ComponentRegisters,
     /// Where the HDM decoder structure was found.
     hdm: u64,
+    /// Where the device's memory is, if that is fixed.
+    window: Option<u64>,
 }
 
 impl Component {
     fn new() -> Self {
-        let mut component = Self { registers: ComponentRegisters::new(CAPACITY), hdm: 0 };
+        let mut component = Self { registers: ComponentRegisters::new(CAPACITY), hdm: 0, window: None };
         component.hdm = component.structure(5);
         component
     }
@@ -38,7 +40,7 @@ impl Component {
     }
 
     fn write(&self, offset: u64, value: u32) {
-        self.registers.write(offset, &value.to_le_bytes());
+        self.registers.write(offset, &value.to_le_bytes(), self.window);
     }
 
     fn structure(&self, id: u32) -> u64 {
@@ -279,6 +281,27 @@ fn an_interleaved_decoder_takes_its_share_of_the_device() {
 }
 
 #[test]
+fn a_decoder_that_a_fixed_window_cannot_follow_is_refused() {
+    let mut component = Component::new();
+    component.window = Some(WINDOW);
+    assert!(!component.commit(0, WINDOW + GRANULE, GRANULE, HOST_ONLY), "DPA 0 is at the window's start");
+    component.set_control(0, 0);
+    assert!(!component.commit(0, WINDOW, 2 * GRANULE, HOST_ONLY | 1 << 4), "the window is not interleaved");
+    component.set_control(0, 0);
+    assert!(!component.commit(0, WINDOW - GRANULE, GRANULE, HOST_ONLY), "below the window");
+    component.set_control(0, 0);
+    assert!(component.commit(0, WINDOW, GRANULE, HOST_ONLY));
+    assert!(!component.commit(1, WINDOW + 2 * GRANULE, GRANULE, HOST_ONLY), "a gap in the window is one in the device");
+    component.set_control(1, 0);
+    component.program(1, WINDOW + 2 * GRANULE, GRANULE, GRANULE);
+    component.set_control(1, HOST_ONLY | COMMIT);
+    let (first, second) = (GRANULE, 2 * GRANULE);
+    let committed = component.registers.decoders();
+    assert_eq!(committed[0], decoder(WINDOW..WINDOW + first, 0..first));
+    assert_eq!(committed[1], decoder(WINDOW + second..WINDOW + second + GRANULE, second..second + GRANULE));
+}
+
+#[test]
 fn bits_below_256_mib_do_not_exist() {
     let component = Component::new();
     component.program(0, u64::MAX, u64::MAX, u64::MAX);
@@ -318,7 +341,7 @@ proptest! {
         };
         let (reset, before) = (component.registers.component_state(), constant(&component));
         for (offset, data) in writes {
-            component.registers.write(offset, &data);
+            component.registers.write(offset, &data, None);
             let decoders = component.registers.decoders();
             for decoder in &decoders {
                 prop_assert!(decoder.dpa.start < decoder.dpa.end && decoder.dpa.end <= CAPACITY);

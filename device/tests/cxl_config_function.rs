@@ -61,6 +61,27 @@ fn the_hdm_decoder_is_reached_through_bar0() {
 }
 
 #[test]
+fn once_bar2_has_an_address_a_decoder_for_another_is_not_committed() {
+    const COMMITTED: u32 = 1 << 10;
+    let function = function();
+    function.config_write(0x18, &(2 * WINDOW).to_le_bytes());
+    function.config_write(0x04, &[0x06, 0x00]);
+    assert_eq!(function.bar2_address(), Some(2 * WINDOW));
+    for (base, committed) in [(WINDOW, 0), (2 * WINDOW, COMMITTED)] {
+        for (register, value) in [
+            (CONTROL, 0),
+            (BASE_HIGH, (base >> 32) as u32),
+            (BASE_HIGH - 4, base as u32),
+            (SIZE_LOW, CAPACITY as u32),
+            (CONTROL, COMMIT_HOST_ONLY),
+        ] {
+            function.bar0_write(register, &value.to_le_bytes());
+        }
+        assert_eq!(read(&function, CONTROL) & COMMITTED, committed, "base {base:#x}");
+    }
+}
+
+#[test]
 fn a_function_level_reset_keeps_memory_decoded_and_a_conventional_one_does_not() {
     let function = function();
     commit(&function);

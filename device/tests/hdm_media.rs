@@ -16,6 +16,7 @@ use cxl_cram_device::{
             LINE_SIZE, Media, MediaConfig, MediaError, MediaEvent, POISON_PATTERN, PoisonRecord, PoisonSource,
             Threshold, Watermarks,
         },
+        trap::TrapWindow,
     },
     store::{Block, Codec},
 };
@@ -169,6 +170,40 @@ fn only_lines_that_differ_from_the_pattern_are_healed_by_a_write_back() {
     let injected = |dpa| PoisonRecord { dpa, length: LINE_SIZE, source: PoisonSource::Injected };
     assert_eq!(media.poison_list(0..CAPACITY), [injected(3 * PAGE + 64), injected(3 * PAGE + 40 * 64)]);
     assert_eq!(load(&media, 3), page);
+}
+
+#[test]
+fn a_load_of_poison_is_told_with_the_lines_that_are_poisoned_and_no_other_load_is() {
+    let media = medium(MIB);
+    for line in [2, 5] {
+        media.inject_poison(PAGE + line * LINE_SIZE).unwrap();
+    }
+    let events = listen(&media);
+    load(&media, 0);
+    load(&media, 2);
+    media.occupancy();
+    assert_eq!(*events.lock(), []);
+    load(&media, 1);
+    let told = MediaEvent::PoisonRead { dpa: PAGE + 2 * LINE_SIZE, length: 4 * LINE_SIZE };
+    assert_eq!(*events.lock(), [told]);
+    media.store(1, &noise(1));
+    load(&media, 1);
+    assert_eq!(*events.lock(), [told], "what was stored anew is no poison");
+}
+
+#[test]
+fn a_trapped_load_of_poison_is_told_only_when_it_touches_the_line() {
+    let media = medium(MIB);
+    let window = TrapWindow::new(Arc::clone(&media));
+    media.inject_poison(PAGE + 64).unwrap();
+    let events = listen(&media);
+    window.read(PAGE + 56, &mut [0; 8]);
+    window.read(PAGE + 128, &mut [0; 8]);
+    // A store reads the block to change a part of it: that is not the guest's load.
+    window.write(PAGE + 200, &[1; 8]);
+    assert_eq!(*events.lock(), []);
+    window.read(PAGE + 60, &mut [0; 8]);
+    assert_eq!(*events.lock(), [MediaEvent::PoisonRead { dpa: PAGE + 64, length: 64 }]);
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use cxl_cram_guest::memory::protocol::{Order, Task};
 use cxl_cram_harness::scenario::prelude::*;
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     name: "killed",
-    story: "QEMU killed, the device serves the next one afresh; the device killed, no hang and no mount is left",
+    story: "QEMU killed while the guest writes, the device serves the next afresh; the device killed: no hang, no mount left",
     limit: Duration::from_secs(120),
     tell,
     ..Scenario::USUAL
@@ -18,14 +19,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 const DATA: Pattern = Pattern::Compressible { seed: 5, ratio: 2.0 };
 
 fn tell(lab: &mut Lab) -> Result<()> {
-    lab.step("128 MiB on the node");
-    lab.create_region()?;
-    lab.online_node(1)?;
-    let mut memory = lab.guest.memory()?;
-    let map = memory.map_on(1, 128 * MIB, LIMIT)?;
-    memory.fill(map.all(), &DATA, LIMIT)?;
-
-    lab.step("QEMU is killed: the harness is told at once, the device stays");
+    lab.step("QEMU is killed in the middle of writing: the harness is told at once, the device stays");
+    let (mut memory, map) = guest_with_data(lab)?;
+    keep_writing(lab, &memory, &map)?;
     lab.kill_qemu()?;
     let told = memory.verify(map.all(), &DATA, LIMIT).map(drop);
     lab.fact("the guest's program is said to be gone", told.is_err());
@@ -35,16 +31,12 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("the next QEMU finds a device just switched on");
     lab.boot_again()?;
-    let status = lab.device().status()?;
-    lab.fact("used by the new guest", status.used);
-    lab.create_region()?;
-    lab.online_node(1)?;
-    let mut memory = lab.guest.memory()?;
-    let map = memory.map_on(1, 128 * MIB, LIMIT)?;
-    memory.fill(map.all(), &DATA, LIMIT)?;
+    lab.fact("used by the new guest", lab.device().status()?.used);
+    let (mut memory, map) = guest_with_data(lab)?;
     lab.fact("pages wrong in the new guest", memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong);
 
-    lab.step("the device is killed: the guest's next touch of a cold page ends QEMU, and nobody hangs");
+    lab.step("the device is killed in the middle of writing: the guest's next touch of a cold page ends QEMU");
+    keep_writing(lab, &memory, &map)?;
     let pid = lab.device().pid();
     lab.devices[0].kill()?;
     let told = memory.verify(map.all(), &DATA, LIMIT).map(drop);
@@ -53,4 +45,24 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let left = mounts.lines().filter(|line| line.contains(&format!("cxl-cram-window-{pid}-"))).count();
     lab.fact("mounts left", left);
     Ok(())
+}
+
+/// A program with 96 MiB on the device's node.
+fn guest_with_data(lab: &Lab) -> Result<(Memory, Mapping)> {
+    lab.create_region()?;
+    lab.online_node(1)?;
+    let mut memory = lab.guest.memory()?;
+    let map = memory.map_on(1, 96 * MIB, LIMIT)?;
+    memory.fill(map.all(), &DATA, LIMIT)?;
+    Ok((memory, map))
+}
+
+/// Has the program store to every page over and over, more than the device's cache holds, and comes back when the device
+/// is busy with it.
+fn keep_writing(lab: &Lab, memory: &Memory, map: &Mapping) -> Result<()> {
+    let task = Task::Touch { range: map.all(), write: true, rounds: 1000 };
+    let order = serde_json::to_string(&Order { id: 0, task })?;
+    memory.program().send(format!("{order}\n").as_str())?;
+    let before = lab.device().status()?.resident.evicted;
+    lab.wait("the guest to write", |lab| Ok(lab.device().status()?.resident.evicted > before + 1024))
 }

@@ -106,6 +106,17 @@ impl Verdict {
         self.pages_poisoned == 0 && self.pages_wrong == 0
     }
 
+    /// Adds what another has found.
+    pub fn add(&mut self, other: Self) {
+        self.pages += other.pages;
+        self.pages_poisoned += other.pages_poisoned;
+        self.pages_wrong += other.pages_wrong;
+        self.lines_poisoned += other.lines_poisoned;
+        self.lines_wrong += other.lines_wrong;
+        let room = Self::KEPT.saturating_sub(self.first.len());
+        self.first.extend(other.first.into_iter().take(room));
+    }
+
     /// Compares page `number` with what it should be.
     pub fn compare(&mut self, number: u64, expected: &[u8; PAGE], found: &[u8; PAGE]) {
         self.pages += 1;

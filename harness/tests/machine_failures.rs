@@ -48,6 +48,7 @@ fn a_machine_that_dies_before_its_agent_speaks_shows_its_console() {
         initrd: "/nonexistent/initrd".into(),
         append: String::new(),
         expected: Vec::new(),
+        terminal: None,
     };
     let script = "echo 'Kernel panic - not syncing: no root'; exit 0";
     let error = Machine::boot(&machine(script), &boot, artifacts.path()).err().unwrap().to_string();

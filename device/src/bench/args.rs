@@ -91,7 +91,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
     pub hysteresis: u64,
 
-    /// Also run the bare codecs on the same pages, held in memory (at most 512 MiB), and say how near the bench comes
+    /// Also run the bare codecs on each page, and say how near the whole bench comes to them; takes twice as long
     #[arg(long)]
     pub compare_raw: bool,
 
@@ -135,7 +135,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 /// A codec that can be measured.
 fn parse_codec(text: &str) -> Result<Codec, String> {
     match text.parse().map_err(|error: crate::store::CodecError| error.to_string())? {
-        Codec::Adaptive(level) => Err(format!("adaptive is lz4 first and zstd later: measure lz4 and zstd:{level}")),
+        Codec::Adaptive(level) => Err(format!(
+            "when adaptive recompresses depends on the guest, so measure both of its codecs: --codec lz4,zstd:{level}"
+        )),
         codec => Ok(codec),
     }
 }

@@ -1,22 +1,16 @@
 //! The report as one self-contained HTML page.
-//!
-//! No script, no font, no request: what the page shows is in it, and its policy forbids it to load anything. Charts
-//! are inline SVG whose colours come from the style sheet, so the page follows the reader's light or dark theme.
 
 mod frontier;
 mod labels;
-mod markup;
 mod planner;
-mod plot;
 mod ratios;
-mod scale;
 mod sizes;
 mod summary;
 mod table;
 mod view;
 
 use super::report::Report;
-use markup::escape;
+use crate::html::{document, markup::escape};
 use view::View;
 
 const STYLE: &str = include_str!("html/style.css");
@@ -37,16 +31,8 @@ pub fn page(report: &Report) -> String {
         ]
         .concat()
     };
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>{title}: cxl-cram bench</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{head}{body}{again}\
-         </main>\n</body>\n</html>\n",
-        title = escape(&report.source.what),
-        head = summary::head(&view),
-        again = again(&view),
-    )
+    let title = format!("{}: cxl-cram bench", report.source.what);
+    document(&title, STYLE, &[summary::head(&view), body, again(&view)].concat())
 }
 
 /// How to get the numbers again.

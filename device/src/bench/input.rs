@@ -1,18 +1,14 @@
 //! Where the pages are: inputs resolved to extents of pages, before any of them is read.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 
 use super::core_file::{self, CoreError};
+use super::walk::walk;
 use super::{BenchArgs, PAGE, process};
-
-/// In directories, files from this size on are looked into for a core dump. A smaller one is read as it is, which is
-/// nearly the same pages.
-const CORE_MIN: u64 = 1 << 20;
 
 /// What can be read at an offset.
 #[derive(Debug)]
@@ -68,8 +64,8 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Resolves what the command line names. An interrupt ends it early.
-    pub(super) fn find(args: &BenchArgs, interrupted: &AtomicBool) -> Self {
+    /// Resolves what the command line names, on so many threads. An interrupt ends it early.
+    pub(super) fn find(args: &BenchArgs, threads: usize, interrupted: &AtomicBool) -> Self {
         let mut input = Self::default();
         if let Some(pid) = args.pid {
             input.what = format!("process {pid}");
@@ -88,7 +84,7 @@ impl Input {
             named.iter().map(|path| if is_dash(path) { "standard input".into() } else { path.display().to_string() });
         input.what = names.collect::<Vec<_>>().join(", ");
         for path in named {
-            input.add_named(path, interrupted);
+            input.add_named(path, threads, interrupted);
         }
         input
     }
@@ -98,7 +94,7 @@ impl Input {
         self.extents.iter().map(Extent::pages).sum()
     }
 
-    fn add_named(&mut self, path: &Path, interrupted: &AtomicBool) {
+    fn add_named(&mut self, path: &Path, threads: usize, interrupted: &AtomicBool) {
         if is_dash(path) {
             match io::stdin().is_terminal() {
                 true => self.fail("standard input is a terminal: name files, or --pid, or pipe data in"),
@@ -112,14 +108,14 @@ impl Input {
         };
         let kind = meta.file_type();
         if kind.is_dir() {
-            self.add_directory(path, interrupted);
+            self.add_directory(path, threads, interrupted);
         } else if kind.is_file() {
-            self.add_file(path, meta.len(), 0);
+            self.add_file(path, meta.len());
         } else if kind.is_fifo() {
             self.streams.push(Stream::Fifo(path.into()));
         } else if kind.is_block_device() {
             match File::open(path).and_then(|mut file| file.seek(SeekFrom::End(0))) {
-                Ok(len) => self.add_file(path, len, 0),
+                Ok(len) => self.add_file(path, len),
                 Err(error) => self.fail(cannot_read(path, &error)),
             }
         } else {
@@ -128,58 +124,47 @@ impl Input {
     }
 
     /// All files below, without following symbolic links.
-    fn add_directory(&mut self, top: &Path, interrupted: &AtomicBool) {
-        // Sorted, so that the same tree gives the same pages in the same order; a stack of its own, so that a deep tree
-        // does not exhaust ours.
-        let mut stack = vec![top.to_path_buf()];
-        while let Some(directory) = stack.pop().filter(|_| !interrupted.load(Relaxed)) {
-            let mut names = BTreeSet::new();
-            match fs::read_dir(&directory) {
-                Err(error) => self.fail(cannot_read(&directory, &error)),
-                Ok(entries) => {
-                    for entry in entries {
-                        match entry {
-                            Ok(entry) => drop(names.insert(entry.file_name())),
-                            Err(error) => self.fail(cannot_read(&directory, &error)),
-                        }
-                    }
-                }
+    fn add_directory(&mut self, top: &Path, threads: usize, interrupted: &AtomicBool) {
+        for listing in walk(top, threads, interrupted) {
+            for (path, ranges) in listing.files {
+                self.add_ranges(path, ranges);
             }
-            let mut below = Vec::new();
-            for name in names {
-                let path = directory.join(name);
-                match fs::symlink_metadata(&path) {
-                    Ok(meta) if meta.is_dir() => below.push(path),
-                    Ok(meta) if meta.is_file() => self.add_file(&path, meta.len(), CORE_MIN),
-                    Ok(_) => self.skipped += 1,
-                    Err(error) => self.fail(cannot_read(&path, &error)),
-                }
-            }
-            stack.extend(below.into_iter().rev());
+            self.skipped += listing.skipped;
+            self.failures.extend(listing.failures);
         }
     }
 
-    fn add_file(&mut self, path: &Path, len: u64, core_min: u64) {
-        if len == 0 {
-            return;
+    fn add_file(&mut self, path: &Path, len: u64) {
+        match ranges(path, len, 0) {
+            Ok(ranges) => self.add_ranges(path.into(), ranges),
+            Err(sentence) => self.fail(sentence),
         }
-        let mut ranges = vec![(0, len)];
-        if len >= core_min {
-            let segments = open(path).map_err(CoreError::from).and_then(|file| core_file::segments(&file, len));
-            match segments {
-                Ok(Some(segments)) => ranges = segments,
-                Ok(None) => {}
-                Err(CoreError::Io(error)) => return self.fail(cannot_read(path, &error)),
-                Err(error) => return self.fail(format!("{}: {error}", path.display())),
-            }
-        }
+    }
+
+    fn add_ranges(&mut self, path: PathBuf, ranges: Vec<(u64, u64)>) {
         let origin = self.origins.len();
-        self.origins.push(Origin::File(path.into()));
+        self.origins.push(Origin::File(path));
         self.extents.extend(ranges.into_iter().map(|(offset, bytes)| Extent { origin, offset, bytes }));
     }
 
     fn fail(&mut self, sentence: impl Into<String>) {
         self.failures.push(sentence.into());
+    }
+}
+
+/// Offset and length of what is to be read of a file of `len` bytes: all, or the memory in a core dump. Only files of
+/// at least `core_min` bytes are looked into.
+pub(super) fn ranges(path: &Path, len: u64, core_min: u64) -> Result<Vec<(u64, u64)>, String> {
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    if len < core_min {
+        return Ok(vec![(0, len)]);
+    }
+    match open(path).map_err(CoreError::from).and_then(|file| core_file::segments(&file, len)) {
+        Ok(segments) => Ok(segments.unwrap_or_else(|| vec![(0, len)])),
+        Err(CoreError::Io(error)) => Err(cannot_read(path, &error)),
+        Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
 

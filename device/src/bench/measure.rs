@@ -1,15 +1,15 @@
 //! The measurement: every chunk through every codec, on all cores.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender};
-use rustix::time::{ClockId, clock_gettime};
+use parking_lot::Mutex;
 
 use super::codec::{Engine, fill_word};
 use super::packing::{self, Packing};
-use super::reader::Chunk;
+use super::progress::Progress;
+use super::reader::Reader;
 use super::report::SameFilled;
+use super::sample::RUN_PAGES;
 use super::times::Times;
 use super::{BenchError, PAGE};
 use crate::store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig};
@@ -21,6 +21,18 @@ const CHECK_BLOCKS: u64 = 1 << 16;
 /// The first chunks go to the real store too, and of the rest one in [`CHECK_EACH`]: the check costs little.
 const CHECK_FIRST: u64 = 4;
 const CHECK_EACH: u64 = 128;
+
+/// Where in the store a chunk that is to be checked begins. It depends on the chunk alone, so that the footprint does not
+/// depend on which thread comes first.
+fn check_block(number: u64) -> Option<u64> {
+    let chunk = match number {
+        ..CHECK_FIRST => number,
+        _ if number.is_multiple_of(CHECK_EACH) => CHECK_FIRST - 1 + number / CHECK_EACH,
+        _ => return None,
+    };
+    let first = chunk.checked_mul(RUN_PAGES)?;
+    (first + RUN_PAGES <= CHECK_BLOCKS).then_some(first)
+}
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +47,6 @@ pub(super) struct Config {
 #[derive(Debug)]
 pub(super) struct Check {
     store: Store,
-    next: AtomicU64,
     empty: u64,
 }
 
@@ -50,7 +61,7 @@ impl Check {
         let physical = blocks * BLOCK_SIZE as u64;
         let store = Store::new(&StoreConfig { blocks, physical, codec: config.codec })?;
         let empty = store.usage().metadata;
-        Ok(Some(Self { store, next: AtomicU64::new(0), empty }))
+        Ok(Some(Self { store, empty }))
     }
 
     /// Bytes the store has taken.
@@ -125,12 +136,8 @@ pub(super) struct Findings {
     pub(super) tallies: Vec<Tally>,
     /// Of the config that is planned for.
     pub(super) runs: Vec<Run>,
-    /// Time that threads waited for input, all together, nanoseconds.
-    pub(super) waited_ns: u64,
-    /// Chunks kept for the raw loop.
-    pub(super) kept: Vec<Vec<u8>>,
-    /// CPU time it took to keep them, seconds: no part of the measurement.
-    pub(super) keeping_seconds: f64,
+    /// Wall-clock time of the bare codec calls, all threads together, nanoseconds. 0 if they were not asked for.
+    pub(super) bare_ns: u64,
 }
 
 impl Findings {
@@ -141,9 +148,7 @@ impl Findings {
             same_filled: SameFilled::default(),
             tallies: configs.iter().map(|config| Tally::new(config.block_size)).collect(),
             runs: Vec::new(),
-            waited_ns: 0,
-            kept: Vec::new(),
-            keeping_seconds: 0.0,
+            bare_ns: 0,
         }
     }
 
@@ -154,23 +159,29 @@ impl Findings {
         self.same_filled.other += other.same_filled.other;
         self.tallies.iter_mut().zip(&other.tallies).for_each(|(mine, theirs)| mine.merge(theirs));
         self.runs.extend(other.runs);
-        self.waited_ns += other.waited_ns;
-        self.kept.extend(other.kept);
-        self.keeping_seconds += other.keeping_seconds;
+        self.bare_ns += other.bare_ns;
     }
 }
 
-/// Chunks that threads may keep for the raw loop.
-pub(super) type Keep = AtomicU64;
+/// What all workers are told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Orders<'a> {
+    /// What to measure.
+    pub(super) configs: &'a [Config],
+    /// One a config.
+    pub(super) checks: &'a [Option<Check>],
+    /// Index of the config that is planned for.
+    pub(super) planned: usize,
+    /// Whether the bare codecs run as well.
+    pub(super) compare_raw: bool,
+}
 
 /// One thread: measures chunks until there are no more.
 pub(super) struct Worker<'a> {
-    configs: &'a [Config],
-    checks: &'a [Option<Check>],
-    /// Index of the config that is planned for.
-    planned: usize,
-    keep: &'a Keep,
+    orders: Orders<'a>,
     engines: Vec<Engine>,
+    /// Engines of their own for the bare calls; none if they are not asked for.
+    bare: Vec<Engine>,
     /// Payload lengths of the chunk at hand; None for same-filled blocks.
     lengths: Vec<Option<usize>>,
     found: Findings,
@@ -178,32 +189,23 @@ pub(super) struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     /// A worker that has measured nothing.
-    pub(super) fn new(
-        configs: &'a [Config],
-        checks: &'a [Option<Check>],
-        planned: usize,
-        keep: &'a Keep,
-    ) -> Result<Self, BenchError> {
-        let engines = configs.iter().map(|config| engine(*config)).collect::<Result<_, _>>()?;
-        Ok(Self { configs, checks, planned, keep, engines, lengths: Vec::new(), found: Findings::new(configs) })
+    pub(super) fn new(orders: Orders<'a>) -> Result<Self, BenchError> {
+        let engines = || orders.configs.iter().map(|config| engine(*config)).collect::<Result<_, _>>();
+        let bare = if orders.compare_raw { engines()? } else { Vec::new() };
+        let found = Findings::new(orders.configs);
+        Ok(Self { orders, engines: engines()?, bare, lengths: Vec::new(), found })
     }
 
-    /// Measures what comes in `full`; returns the buffers to `empty`.
-    pub(super) fn run(mut self, full: &Receiver<Chunk>, empty: &Sender<Vec<u8>>) -> Result<Findings, BenchError> {
-        loop {
-            let start = Instant::now();
-            let next = full.recv();
-            self.found.waited_ns += nanoseconds(start, Instant::now());
-            // Closed: the reader is done.
-            let Ok(Chunk { number, bytes }) = next else { break };
-            self.chunk(number, &bytes)?;
-            if self.keep.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-                let start = cpu_seconds(ClockId::ThreadCPUTime);
-                self.found.kept.push(bytes.clone());
-                self.found.keeping_seconds += cpu_seconds(ClockId::ThreadCPUTime) - start;
-            }
-            // If nobody waits for it, it is dropped.
-            let _ = empty.try_send(bytes);
+    /// Measures what the reader gives.
+    pub(super) fn run(
+        mut self,
+        mut reader: Reader<'_, '_>,
+        progress: &Mutex<Progress>,
+    ) -> Result<Findings, BenchError> {
+        while let Some((number, bytes)) = reader.next() {
+            self.chunk(number, bytes)?;
+            self.bare(bytes);
+            progress.lock().add(bytes.len() as u64);
         }
         Ok(self.found)
     }
@@ -217,14 +219,15 @@ impl<'a> Worker<'a> {
                 None => {}
             }
         }
-        let checked = number < CHECK_FIRST || number.is_multiple_of(CHECK_EACH);
-        for (at, config) in self.configs.iter().enumerate() {
+        let Orders { configs, checks, planned, .. } = self.orders;
+        let first = check_block(number);
+        for (at, config) in configs.iter().enumerate() {
             let footprint = self.blocks(at, *config, bytes)?;
-            if at == self.planned {
+            if at == planned {
                 self.found.runs.push(Run { number, footprint });
             }
-            if let Some(check) = self.checks[at].as_ref().filter(|_| checked) {
-                self.check(at, check, bytes)?;
+            if let (Some(check), Some(first)) = (&checks[at], first) {
+                self.check(at, check, first, bytes)?;
             }
         }
         Ok(())
@@ -283,12 +286,8 @@ impl<'a> Worker<'a> {
     }
 
     /// The blocks just measured, into the real store.
-    fn check(&mut self, at: usize, check: &Check, bytes: &[u8]) -> Result<(), BenchError> {
+    fn check(&mut self, at: usize, check: &Check, first: u64, bytes: &[u8]) -> Result<(), BenchError> {
         let blocks: &[Block] = bytes.as_chunks().0;
-        let first = check.next.fetch_add(blocks.len() as u64, Relaxed);
-        if first + blocks.len() as u64 > CHECK_BLOCKS {
-            return Ok(());
-        }
         let tally = &mut self.found.tallies[at];
         for ((number, block), len) in (first..).zip(blocks).zip(&self.lengths) {
             check.store.write(number, block)?;
@@ -300,43 +299,27 @@ impl<'a> Worker<'a> {
         }
         Ok(())
     }
-}
-
-/// The bare codecs over the same chunks, nothing else: what the bench could reach at best on these threads.
-pub(super) fn raw_loop(configs: &[Config], chunks: &[Vec<u8>], threads: usize) -> Result<(), BenchError> {
-    let next = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut engines = configs.iter().map(|config| engine(*config)).collect::<Result<Vec<_>, _>>()?;
-                    while let Some(chunk) = chunks.get(next.fetch_add(1, Relaxed) as usize) {
-                        for (config, engine) in configs.iter().zip(&mut engines) {
-                            for block in chunk.chunks_exact(config.block_size) {
-                                if fill_word(block).is_none()
-                                    && let Some(len) = engine.pack(block)
-                                {
-                                    std::hint::black_box(engine.unpack(len));
-                                }
-                            }
-                        }
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(BenchError::Thread)))
-    })
+    /// The codec calls on a chunk just measured, and nothing else: no reading, no clock a block, no counting. Its bytes are
+    /// in the cache by then.
+    fn bare(&mut self, bytes: &[u8]) {
+        let start = Instant::now();
+        for (config, engine) in self.orders.configs.iter().zip(&mut self.bare) {
+            for block in bytes.chunks_exact(config.block_size) {
+                if fill_word(block).is_none()
+                    && let Some(len) = engine.pack(block)
+                {
+                    std::hint::black_box(engine.unpack(len));
+                }
+            }
+        }
+        if !self.bare.is_empty() {
+            self.found.bare_ns += nanoseconds(start, Instant::now());
+        }
+    }
 }
 
 fn engine(config: Config) -> Result<Engine, BenchError> {
     Engine::new(config.codec, config.block_size).ok_or(BenchError::NoCodec(config.codec))
-}
-
-/// CPU time of this thread, or of all threads of the process.
-pub(super) fn cpu_seconds(clock: ClockId) -> f64 {
-    let time = clock_gettime(clock);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn nanoseconds(from: Instant, to: Instant) -> u64 {

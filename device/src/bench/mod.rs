@@ -19,22 +19,23 @@ pub mod report;
 mod sample;
 mod text;
 mod times;
+mod walk;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 pub use args::BenchArgs;
 use args::DEFAULT_SAMPLE;
 use input::Input;
-use measure::{Check, Config, Findings, Tally, Worker, cpu_seconds};
+use measure::{Check, Config, Findings, Orders, Tally, Worker};
+use parking_lot::Mutex;
 use progress::Progress;
-use reader::{CHUNK, Choice, Reader, Taken};
+use reader::{CHUNK, Choice, Feed, Reader, Taken};
 use report::{CodecResult, Machine, Report, Sample, Source, StoreCheck, Throughput};
-use rustix::time::ClockId;
 
 use crate::store::{Codec, StoreError};
 
@@ -42,8 +43,6 @@ use crate::store::{Codec, StoreError};
 const PAGE: usize = 4096;
 /// Exit code after SIGINT or SIGTERM.
 const INTERRUPTED: u8 = 130;
-/// Chunks kept for `--compare-raw`: 512 MiB.
-const KEEP: u64 = 512;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -144,38 +143,29 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
     let configs = configs(args);
     let planned = planned(&configs);
     let checks = configs.iter().map(|config| Check::new(*config)).collect::<Result<Vec<_>, _>>()?;
-    let keep = AtomicU64::new(if args.compare_raw { KEEP } else { 0 });
+    let orders = Orders { configs: &configs, checks: &checks, planned, compare_raw: args.compare_raw };
 
-    let input = Input::find(args, interrupted);
+    let start = Instant::now();
+    let input = Input::find(args, threads, interrupted);
     let found_pages = input.pages();
     let sample = (!args.all).then(|| args.sample.unwrap_or(DEFAULT_SAMPLE).div_ceil(PAGE as u64));
     let pages = sample.map_or(found_pages, |sample| sample.min(found_pages));
     let explicit = args.sample.map(|bytes| bytes.div_ceil(PAGE as u64));
     let choice = Choice { pages, stream_pages: explicit.map(|sample| sample - sample.min(pages)), seed: args.seed };
-    let mut progress = Progress::new(input.streams.is_empty().then_some(pages * PAGE as u64));
-
-    let (start, cpu) = (Instant::now(), cpu_seconds(ClockId::ProcessCPUTime));
-    let (taken, mut found) = std::thread::scope(|scope| {
-        let (full_in, full_out) = crossbeam_channel::bounded(2 * threads + 4);
-        let (empty_in, empty_out) = crossbeam_channel::bounded(3 * threads + 6);
-        let (configs, checks, keep) = (&configs[..], &checks[..], &keep);
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                let (full, empty) = (full_out.clone(), empty_in.clone());
-                scope.spawn(move || Worker::new(configs, checks, planned, keep)?.run(&full, &empty))
-            })
-            .collect();
-        // So that the reader learns when the last worker is gone.
-        drop(full_out);
-        let taken = Reader::new(full_in, empty_out, interrupted, &mut progress).run(&input, choice);
-        let mut found = Findings::new(configs);
-        for worker in workers {
+    let progress = Mutex::new(Progress::new(input.streams.is_empty().then_some(pages * PAGE as u64)));
+    let feed = Feed::new(&input, choice, interrupted);
+    let mut found = std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| Worker::new(orders)?.run(Reader::new(&feed), &progress))).collect();
+        workers.into_iter().try_fold(Findings::new(&configs), |mut found, worker| {
             found.merge(worker.join().unwrap_or(Err(BenchError::Thread))?);
-        }
-        Ok::<_, BenchError>((taken, found))
+            Ok::<_, BenchError>(found)
+        })
     })?;
-    let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds(ClockId::ProcessCPUTime) - cpu);
-    progress.finish();
+    progress.into_inner().finish();
+    let taken = feed.taken();
+    let bare = found.bare_ns as f64 / 1e9 / threads as f64;
+    let seconds = start.elapsed().as_secs_f64() - bare;
     let interrupted = interrupted.load(Relaxed);
 
     let failures: Vec<String> = input.failures.iter().chain(&taken.failures).cloned().collect();
@@ -186,7 +176,8 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
         return Err(BenchError::Nothing(reason));
     }
     found.runs.sort_by_key(|run| run.number);
-    let engine_over_raw = if interrupted { None } else { engine_over_raw(&configs, &found, threads, seconds, cpu)? };
+    let compressed = found.tallies.iter().any(|tally| tally.compress.blocks > 0);
+    let engine_over_raw = (args.compare_raw && compressed && seconds > 0.0).then(|| bare / seconds);
 
     let results: Vec<CodecResult> = configs
         .iter()
@@ -290,25 +281,4 @@ fn result(
             engine_over_raw,
         },
     }
-}
-
-/// CPU time of the bare codecs over that of this run, on the chunks that were kept, and less the share of its time that
-/// this run's threads waited for input. CPU time, because other programs may have the cores in one and not the other.
-fn engine_over_raw(
-    configs: &[Config],
-    found: &Findings,
-    threads: usize,
-    seconds: f64,
-    cpu: f64,
-) -> Result<Option<f64>, BenchError> {
-    let kept: usize = found.kept.iter().map(Vec::len).sum();
-    if kept == 0 {
-        return Ok(None);
-    }
-    let start = cpu_seconds(ClockId::ProcessCPUTime);
-    measure::raw_loop(configs, &found.kept, threads)?;
-    let raw = (cpu_seconds(ClockId::ProcessCPUTime) - start) / kept as f64;
-    let whole = (cpu - found.keeping_seconds) / (found.pages * PAGE as u64) as f64;
-    let busy = 1.0 - found.waited_ns as f64 / 1e9 / (seconds * threads as f64);
-    Ok(Some(raw / whole * busy.clamp(0.0, 1.0)))
 }

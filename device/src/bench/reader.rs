@@ -1,17 +1,18 @@
-//! Reads the chosen pages in order and hands them out in chunks.
+//! Hands out the chosen pages in chunks. Every worker reads its own, so that all cores read, one chunk each.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::input::{Extent, Input, Origin, Stream, cannot_read, open};
 use super::process::{self, ProcessError};
-use super::progress::Progress;
 use super::sample::RUN_PAGES;
 use super::{PAGE, sample};
 
@@ -19,15 +20,6 @@ use super::{PAGE, sample};
 pub(super) const CHUNK: usize = RUN_PAGES as usize * PAGE;
 /// How often a stream that gives nothing is asked whether the run was interrupted.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-
-/// Consecutive pages.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    /// Its place in the input, from 0.
-    pub(super) number: u64,
-    /// The pages; a full chunk but for the last.
-    pub(super) bytes: Vec<u8>,
-}
 
 /// What to read of it.
 #[derive(Clone, Copy, Debug)]
@@ -43,217 +35,308 @@ pub(super) struct Choice {
 /// What was read.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// Extents and streams that gave pages.
+    /// Files, streams and processes that were read.
     pub(super) parts: u64,
     /// Bytes the streams gave, filled up to pages.
     pub(super) stream_bytes: u64,
     /// Whether a stream had more.
     pub(super) cut: bool,
-    /// What could not be read.
+    /// What could not be read, in the order of the input.
     pub(super) failures: Vec<String>,
 }
 
-/// Why reading stops altogether.
-struct Stop;
-
-/// The reader.
-pub(super) struct Reader<'a> {
-    full: Sender<Chunk>,
-    empty: Receiver<Vec<u8>>,
+/// What the readers of all workers share. Which pages are in which chunk does not depend on who reads it.
+#[derive(Debug)]
+pub(super) struct Feed<'a> {
+    input: &'a Input,
     interrupted: &'a AtomicBool,
-    progress: &'a mut Progress,
-    /// A whole chunk long; what is in it from `filled` on is left from earlier.
-    chunk: Vec<u8>,
-    filled: usize,
-    number: u64,
+    cursor: Mutex<Cursor<'a>>,
+    /// Held while a stream is read: one worker at a time. The others measure meanwhile.
+    streams: Mutex<Streams<'a>>,
+    /// One an origin, by its index; those of streams follow.
+    failures: Mutex<BTreeMap<usize, String>>,
+}
+
+impl<'a> Feed<'a> {
+    /// All that was chosen is still to be read.
+    pub(super) fn new(input: &'a Input, choice: Choice, interrupted: &'a AtomicBool) -> Self {
+        Self {
+            input,
+            interrupted,
+            cursor: Mutex::new(Cursor {
+                input,
+                runs: sample::runs(input.pages(), choice.pages, choice.seed).into(),
+                extent: 0,
+                base: 0,
+                chunks: 0,
+                origin: None,
+                parts: 0,
+            }),
+            streams: Mutex::new(Streams {
+                streams: &input.streams,
+                at: 0,
+                open: None,
+                left: choice.stream_pages.map(|pages| pages.saturating_mul(PAGE as u64)),
+                taken: Taken::default(),
+            }),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// What was read, when all workers are done.
+    pub(super) fn taken(self) -> Taken {
+        let mut taken = self.streams.into_inner().taken;
+        taken.parts += self.cursor.into_inner().parts;
+        taken.failures = self.failures.into_inner().into_values().collect();
+        taken
+    }
+
+    fn fail(&self, origin: usize, sentence: String) {
+        self.failures.lock().entry(origin).or_insert(sentence);
+    }
+}
+
+/// How far the extents are handed out.
+#[derive(Debug)]
+struct Cursor<'a> {
+    input: &'a Input,
+    /// What is left of the chosen pages.
+    runs: VecDeque<Range<u64>>,
+    /// The extent that the next page is in, or one before it.
+    extent: usize,
+    /// Its first page.
+    base: u64,
+    /// Chunks handed out, of streams as well.
+    chunks: u64,
+    /// Of the last piece.
+    origin: Option<usize>,
+    /// Origins of all pieces.
+    parts: u64,
+}
+
+impl Cursor<'_> {
+    /// The number of a new chunk.
+    fn number(&mut self) -> u64 {
+        self.chunks += 1;
+        self.chunks - 1
+    }
+
+    /// Puts what the next chunk consists of into `pieces`. Its number; None after the last.
+    fn next(&mut self, pieces: &mut Vec<Extent>) -> Option<u64> {
+        pieces.clear();
+        let mut room = RUN_PAGES;
+        while let Some(run) = self.runs.front_mut().filter(|_| room > 0) {
+            let Some(extent) = self.input.extents.get(self.extent) else { break };
+            let end = self.base + extent.pages();
+            if run.start >= end {
+                self.base = end;
+                self.extent += 1;
+                continue;
+            }
+            let (from, page) = (run.start - self.base, PAGE as u64);
+            let to = (run.end.min(end) - self.base).min(from + room);
+            let bytes = (to * page).min(extent.bytes) - from * page;
+            pieces.push(Extent { offset: extent.offset + from * page, bytes, ..*extent });
+            self.parts += u64::from(self.origin.replace(extent.origin) != Some(extent.origin));
+            room -= to - from;
+            run.start = self.base + to;
+            if run.is_empty() {
+                self.runs.pop_front();
+            }
+        }
+        if pieces.is_empty() { None } else { Some(self.number()) }
+    }
+}
+
+/// How far the streams are read.
+#[derive(Debug)]
+struct Streams<'a> {
+    streams: &'a [Stream],
+    /// The stream at hand.
+    at: usize,
+    /// The same, and whether it has given anything.
+    open: Option<(File, bool)>,
+    /// Bytes to measure yet; None for all.
+    left: Option<u64>,
+    /// Without what the extents gave.
     taken: Taken,
 }
 
-impl<'a> Reader<'a> {
-    /// A reader that fills buffers from `empty` where there are any.
-    pub(super) fn new(
-        full: Sender<Chunk>,
-        empty: Receiver<Vec<u8>>,
-        interrupted: &'a AtomicBool,
-        progress: &'a mut Progress,
-    ) -> Self {
-        let chunk = vec![0; CHUNK];
-        Self { full, empty, interrupted, progress, chunk, filled: 0, number: 0, taken: Taken::default() }
-    }
-
-    /// Reads until the end or an interrupt.
-    pub(super) fn run(mut self, input: &Input, choice: Choice) -> Taken {
-        let ended = self.extents(input, choice).and_then(|()| self.streams(&input.streams, choice.stream_pages));
-        // After an interrupt, too: what was read is worth measuring.
-        if ended.is_ok() || self.interrupted.load(Relaxed) {
-            let _ = self.send();
-        }
-        self.taken
-    }
-
-    fn extents(&mut self, input: &Input, choice: Choice) -> Result<(), Stop> {
-        let mut runs = sample::runs(input.pages(), choice.pages, choice.seed).into_iter().peekable();
-        let mut current: Option<(usize, Option<File>)> = None;
-        let mut base = 0;
-        for extent in &input.extents {
-            let end = base + extent.pages();
-            while let Some(run) = runs.peek().filter(|run| run.start < end) {
-                let (from, to) = (run.start.max(base) - base, run.end.min(end) - base);
-                if current.as_ref().is_none_or(|(origin, _)| *origin != extent.origin) {
-                    current = Some((extent.origin, self.open(&input.origins[extent.origin])));
-                    self.taken.parts += 1;
+impl Streams<'_> {
+    /// Fills a chunk as far as the streams go. The bytes, whole pages.
+    fn fill(&mut self, chunk: &mut [u8], feed: &Feed<'_>) -> usize {
+        let mut filled = 0;
+        while filled < chunk.len() && !feed.interrupted.load(Relaxed) {
+            let Some(stream) = self.streams.get(self.at) else { break };
+            match self.read(stream, &mut chunk[filled..]) {
+                Ok(Some(got @ 1..)) => filled += got,
+                Ok(None) => {}
+                ended => {
+                    if let Err(error) = ended {
+                        let sentence = match stream {
+                            Stream::Stdin => format!("cannot read standard input: {error}"),
+                            Stream::Fifo(path) => cannot_read(path, &error),
+                        };
+                        feed.fail(feed.input.origins.len() + self.at, sentence);
+                    }
+                    self.at += 1;
+                    self.open = None;
+                    filled = pad(chunk, filled);
                 }
-                if let Some((_, file @ Some(_))) = &mut current {
-                    let page = PAGE as u64;
-                    let bytes = (to * page).min(extent.bytes) - from * page;
-                    let piece = Extent { offset: extent.offset + from * page, bytes, ..*extent };
-                    self.piece(&input.origins[extent.origin], file, piece)?;
-                }
-                if run.end > end {
-                    break;
-                }
-                runs.next();
             }
-            base = end;
         }
-        Ok(())
+        filled = pad(chunk, filled);
+        self.taken.stream_bytes += filled as u64;
+        filled
     }
 
-    fn open(&mut self, origin: &Origin) -> Option<File> {
-        let file = match origin {
-            Origin::File(path) => open(path).map_err(|error| cannot_read(path, &error)),
-            Origin::Process(pid) => process::memory(*pid).map_err(|error| error.to_string()),
+    /// Reads what is there: 0 at the end, None if nothing is there yet.
+    fn read(&mut self, stream: &Stream, room: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.left == Some(0) {
+            self.taken.cut = true;
+            return Ok(Some(0));
+        }
+        let (file, given) = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert((
+                match stream {
+                    Stream::Stdin => io::stdin().as_fd().try_clone_to_owned()?.into(),
+                    // Not blocking, so that waiting for its writer can be interrupted.
+                    Stream::Fifo(path) => open(path)?,
+                },
+                false,
+            )),
         };
-        file.map_err(|sentence| self.taken.failures.push(sentence)).ok()
+        // A pipe may be silent for long, and a read of it would not end on a signal.
+        match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&PATIENCE)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let want = self.left.map_or(room.len(), |left| room.len().min(usize::try_from(left).unwrap_or(room.len())));
+        let got = match file.read(&mut room[..want]) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                return Ok(None);
+            }
+            got => got?,
+        };
+        self.taken.parts += u64::from(got > 0 && !std::mem::replace(given, true));
+        self.left = self.left.map(|left| left - got as u64);
+        Ok(Some(got))
+    }
+}
+
+/// Reads the chunks of one worker.
+#[derive(Debug)]
+pub(super) struct Reader<'r, 'a> {
+    feed: &'r Feed<'a>,
+    /// What the chunk at hand consists of.
+    pieces: Vec<Extent>,
+    /// The origin read last.
+    open: Option<(usize, File)>,
+    /// A whole chunk long; what is in it from `filled` on is left from earlier.
+    chunk: Vec<u8>,
+    filled: usize,
+}
+
+impl<'r, 'a> Reader<'r, 'a> {
+    /// A reader that has read nothing.
+    pub(super) fn new(feed: &'r Feed<'a>) -> Self {
+        Self { feed, pieces: Vec::new(), open: None, chunk: vec![0; CHUNK], filled: 0 }
     }
 
-    /// Reads consecutive bytes. An origin that fails is given up: `file` becomes None.
-    fn piece(&mut self, origin: &Origin, file: &mut Option<File>, piece: Extent) -> Result<(), Stop> {
+    /// The next chunk: its place in the input, from 0, and its pages. None at the end, and after an interrupt.
+    ///
+    /// It is full but for the last of the extents, the last of the streams, and where something could not be read.
+    pub(super) fn next(&mut self) -> Option<(u64, &[u8])> {
+        let number = loop {
+            if self.feed.interrupted.load(Relaxed) {
+                return None;
+            }
+            self.filled = 0;
+            let extents = self.feed.cursor.lock().next(&mut self.pieces);
+            let number = match extents {
+                Some(number) => {
+                    self.read_pieces();
+                    number
+                }
+                None => {
+                    let mut streams = self.feed.streams.lock();
+                    self.filled = streams.fill(&mut self.chunk, self.feed);
+                    if self.filled == 0 {
+                        return None;
+                    }
+                    self.feed.cursor.lock().number()
+                }
+            };
+            if self.filled > 0 {
+                break number;
+            }
+        };
+        Some((number, &self.chunk[..self.filled]))
+    }
+
+    /// Reads the pieces. One that fails is left out, and its origin is given up.
+    fn read_pieces(&mut self) {
+        let feed = self.feed;
+        for at in 0..self.pieces.len() {
+            let piece = self.pieces[at];
+            if feed.interrupted.load(Relaxed) {
+                break;
+            }
+            if feed.failures.lock().contains_key(&piece.origin) {
+                continue;
+            }
+            let outcome = self.read_piece(&feed.input.origins[piece.origin], piece);
+            self.filled = pad(&mut self.chunk, self.filled);
+            if let Err(sentence) = outcome {
+                feed.fail(piece.origin, sentence);
+            }
+        }
+    }
+
+    /// Appends consecutive bytes of an origin to the chunk.
+    fn read_piece(&mut self, origin: &Origin, piece: Extent) -> Result<(), String> {
+        let file = match &mut self.open {
+            Some((at, file)) if *at == piece.origin => file,
+            open => {
+                // Closes the one before first.
+                *open = None;
+                let file = match origin {
+                    Origin::File(path) => super::input::open(path).map_err(|error| cannot_read(path, &error))?,
+                    Origin::Process(pid) => process::memory(*pid).map_err(|error| error.to_string())?,
+                };
+                &mut open.insert((piece.origin, file)).1
+            }
+        };
         let mut done = 0;
         while done < piece.bytes {
-            let Some(open) = &*file else { return Ok(()) };
-            let room = self.room()?;
-            let want = room.min(usize::try_from(piece.bytes - done).unwrap_or(usize::MAX));
-            let got = open.read_at(&mut self.chunk[self.filled..][..want], piece.offset + done);
+            let want = usize::try_from(piece.bytes - done).unwrap_or(usize::MAX).min(CHUNK - self.filled);
+            let got = file.read_at(&mut self.chunk[self.filled..][..want], piece.offset + done);
             self.filled += *got.as_ref().unwrap_or(&0);
             match (got, origin) {
                 (Ok(got @ 1..), _) => done += got as u64,
                 (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
                 (Ok(_), Origin::File(path)) => {
-                    self.taken.failures.push(format!("{} became shorter while it was read", path.display()));
-                    *file = None;
+                    return Err(format!("{} became shorter while it was read", path.display()));
                 }
-                (Err(error), Origin::File(path)) => {
-                    self.taken.failures.push(cannot_read(path, &error));
-                    *file = None;
-                }
+                (Err(error), Origin::File(path)) => return Err(cannot_read(path, &error)),
                 // A page that has been unmapped since; the next may be there.
                 (Err(error), Origin::Process(_)) if error.raw_os_error() == Some(libc::EIO) => {
-                    self.pad();
+                    self.filled = pad(&mut self.chunk, self.filled);
                     done = (done / PAGE as u64 + 1) * PAGE as u64;
                 }
-                (Ok(_), Origin::Process(pid)) => {
-                    self.taken.failures.push(format!("process {pid} ended while it was read"));
-                    *file = None;
-                }
-                (Err(error), Origin::Process(pid)) => {
-                    self.taken.failures.push(ProcessError::of(*pid, error).to_string());
-                    *file = None;
-                }
+                (Ok(_), Origin::Process(pid)) => return Err(format!("process {pid} ended while it was read")),
+                (Err(error), Origin::Process(pid)) => return Err(ProcessError::of(*pid, error).to_string()),
             }
-        }
-        self.pad();
-        Ok(())
-    }
-
-    fn streams(&mut self, streams: &[Stream], limit: Option<u64>) -> Result<(), Stop> {
-        let mut left = limit.map(|pages| pages.saturating_mul(PAGE as u64));
-        for stream in streams {
-            if left == Some(0) {
-                self.taken.cut = true;
-                break;
-            }
-            let before = self.taken.stream_bytes;
-            let outcome = match stream {
-                Stream::Stdin => self.stream(io::stdin().lock(), &mut left),
-                // Not blocking, so that waiting for its writer can be interrupted.
-                Stream::Fifo(path) => match open(path) {
-                    Ok(file) => self.stream(file, &mut left),
-                    Err(error) => Ok(Err(error)),
-                },
-            };
-            if let Err(error) = outcome? {
-                self.taken.failures.push(match stream {
-                    Stream::Stdin => format!("cannot read standard input: {error}"),
-                    Stream::Fifo(path) => cannot_read(path, &error),
-                });
-            }
-            self.taken.parts += u64::from(self.taken.stream_bytes > before);
         }
         Ok(())
     }
+}
 
-    fn stream(&mut self, mut stream: impl Read + AsFd, left: &mut Option<u64>) -> Result<io::Result<()>, Stop> {
-        let outcome = loop {
-            let room = self.room()?;
-            let want = left.map_or(room, |left| room.min(usize::try_from(left).unwrap_or(room)));
-            if want == 0 {
-                self.taken.cut = true;
-                break Ok(());
-            }
-            // A pipe may be silent for long, and a read of it would not end on a signal.
-            match poll(&mut [PollFd::new(&stream, PollFlags::IN)], Some(&PATIENCE)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-                Ok(_) => {}
-                Err(error) => break Err(error.into()),
-            }
-            let got = stream.read(&mut self.chunk[self.filled..][..want]);
-            self.filled += *got.as_ref().unwrap_or(&0);
-            match got {
-                Ok(0) => break Ok(()),
-                Ok(got) => {
-                    self.taken.stream_bytes += got as u64;
-                    if let Some(left) = left {
-                        *left -= got as u64;
-                    }
-                }
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
-                Err(error) => break Err(error),
-            }
-        };
-        self.pad();
-        self.taken.stream_bytes = self.taken.stream_bytes.next_multiple_of(PAGE as u64);
-        Ok(outcome)
-    }
-
-    /// Bytes that the chunk can still take, at least 1; sends it first if it is full.
-    fn room(&mut self) -> Result<usize, Stop> {
-        if self.filled == CHUNK {
-            self.send()?;
-        }
-        if self.interrupted.load(Relaxed) { Err(Stop) } else { Ok(CHUNK - self.filled) }
-    }
-
-    /// Fills the last page up with zeros, as the page cache does at the end of a file.
-    fn pad(&mut self) {
-        let end = self.filled.next_multiple_of(PAGE);
-        self.chunk[self.filled..end].fill(0);
-        self.filled = end;
-    }
-
-    fn send(&mut self) -> Result<(), Stop> {
-        self.pad();
-        if self.filled == 0 {
-            return Ok(());
-        }
-        let mut next = self.empty.try_recv().unwrap_or_default();
-        next.resize(CHUNK, 0);
-        let mut bytes = std::mem::replace(&mut self.chunk, next);
-        bytes.truncate(self.filled);
-        self.filled = 0;
-        self.progress.add(bytes.len() as u64);
-        let chunk = Chunk { number: self.number, bytes };
-        self.number += 1;
-        self.full.send(chunk).map_err(|_| Stop)
-    }
+/// Fills the last page up with zeros, as the page cache does at the end of a file. The end, then.
+fn pad(chunk: &mut [u8], filled: usize) -> usize {
+    let end = filled.next_multiple_of(PAGE);
+    chunk[filled..end].fill(0);
+    end
 }

@@ -43,7 +43,7 @@ pub struct Source {
     pub sampled: Option<Sample>,
     /// Whether a signal ended the run early. What is reported was measured until then.
     pub interrupted: bool,
-    /// Wall-clock time of the measurement, seconds.
+    /// Wall-clock time of the measurement, finding the files included, the bare calls of `--compare-raw` not; seconds.
     pub seconds: f64,
 }
 
@@ -148,9 +148,8 @@ pub struct Throughput {
     pub decompress_per_core_mib_s: Option<f64>,
     /// All threads decompressing.
     pub decompress_all_cores_mib_s: Option<f64>,
-    /// Speed of the whole bench over that of a bare loop over the same codecs on the same pages and threads, about 0 to
-    /// 1: by CPU time, less the share of the run that its threads waited for input. Only with `--compare-raw`; one figure
-    /// for the run, the same in every result.
+    /// Wall-clock time of the bare codec calls on the same pages by the same threads, over that of the whole bench: about 0
+    /// to 1. Only with `--compare-raw`; one figure for the run, the same in every result.
     pub engine_over_raw: Option<f64>,
 }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use serde_json::{Value, json};
 
-use crate::hdm::media::MediaEvent;
+use crate::{hdm::media::MediaEvent, store::BLOCK_SIZE};
 
 /// Events kept until the server has time for them.
 const MAX_PENDING: usize = 1024;
@@ -44,6 +44,30 @@ enum What {
         first_dpa: u64,
         blocks: u64,
     },
+    /// Loads of poison page after page become one event, for the same reason.
+    PoisonRead {
+        dpa: u64,
+        length: u64,
+    },
+}
+
+impl What {
+    /// Takes in what came next, if both are one event.
+    fn join(&mut self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Overflow { blocks, .. }, Self::Overflow { .. }) => *blocks = blocks.saturating_add(1),
+            (Self::PoisonRead { dpa, length }, Self::PoisonRead { dpa: at, length: more }) => {
+                let page = |dpa: u64| dpa / BLOCK_SIZE as u64;
+                let last = page(dpa.saturating_add(length.saturating_sub(1)));
+                if *at < *dpa || page(*at) > last.saturating_add(1) {
+                    return false;
+                }
+                *length = (*length).max(at.saturating_add(*more) - *dpa);
+            }
+            _ => return false,
+        }
+        true
+    }
 }
 
 impl Events {
@@ -59,13 +83,12 @@ impl Events {
             MediaEvent::LowCrossing => What::LowWatermark,
             MediaEvent::HighCrossing => What::HighWatermark,
             MediaEvent::Overflow { dpa } => What::Overflow { first_dpa: dpa, blocks: 1 },
+            MediaEvent::PoisonRead { dpa, length } => What::PoisonRead { dpa, length },
         };
         let mut pending = self.0.pending.lock();
-        let full = pending.len() >= MAX_PENDING;
-        match (&what, pending.back_mut().map(|last| &mut last.what)) {
-            (What::Overflow { .. }, Some(What::Overflow { blocks, .. })) => *blocks = blocks.saturating_add(1),
-            _ if full => {}
-            _ => pending.push_back(Event { what, at: SystemTime::now() }),
+        let joined = pending.back_mut().is_some_and(|last| last.what.join(&what));
+        if !joined && pending.len() < MAX_PENDING {
+            pending.push_back(Event { what, at: SystemTime::now() });
         }
         drop(pending);
         // Fails only when the counter is full, and then it is readable already.
@@ -91,6 +114,7 @@ impl Event {
             What::LowWatermark => ("CXL_CRAM_LOW_WATERMARK", json!({})),
             What::HighWatermark => ("CXL_CRAM_HIGH_WATERMARK", json!({})),
             What::Overflow { first_dpa, blocks } => ("CXL_CRAM_OVERFLOW", json!({"dpa": first_dpa, "blocks": blocks})),
+            What::PoisonRead { dpa, length } => ("CXL_CRAM_POISON_READ", json!({"dpa": dpa, "length": length})),
         };
         let since = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         json!({

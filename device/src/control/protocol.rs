@@ -82,6 +82,12 @@ impl Arguments {
         }
     }
 
+    /// `true` or `false`, or nothing.
+    pub fn optional_bool(&mut self, name: &str) -> Result<Option<bool>, CommandError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| wrong(name, "give true or false"))
+    }
+
     /// Those of these names, taken out.
     pub fn split(&mut self, names: &[&str]) -> Self {
         Self(names.iter().filter_map(|&name| Some((name.to_owned(), self.0.remove(name)?))).collect())

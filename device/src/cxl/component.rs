@@ -57,12 +57,12 @@ impl ComponentRegisters {
         }
     }
 
-    /// Writes the block. What is not implemented ignores writes.
-    pub fn write(&self, offset: u64, data: &[u8]) {
+    /// Writes the block. What is not implemented ignores writes. `window` is as [`HdmDecoders::written`] takes it.
+    pub fn write(&self, offset: u64, data: &[u8], window: Option<u64>) {
         if let Some((at, skip)) = cache_mem(offset, data.len()) {
             let State { map, decoders } = &mut *self.state.lock();
             let touched = map.write(at, &data[skip..]);
-            decoders.written(map, touched);
+            decoders.written(map, touched, window);
         }
     }
 

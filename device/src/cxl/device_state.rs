@@ -81,6 +81,8 @@ impl DeviceState {
             MediaEvent::Overflow { dpa } => {
                 self.log(Log::Failure, Record::lost(dpa, Transaction::InternalMediaManagement));
             }
+            // Poison goes to the host with the data, and what the host makes of it is the host's: no record.
+            MediaEvent::PoisonRead { .. } => {}
         }
     }
 

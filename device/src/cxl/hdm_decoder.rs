@@ -102,6 +102,8 @@ enum Refusal {
     Base,
     #[error("skip and size reach past the device's capacity")]
     Capacity,
+    #[error("the window is BAR2: device address {dpa:#x} is at {window:#x}, not at {base:#x} or interleaved")]
+    Window { dpa: u64, window: u64, base: u64 },
 }
 
 /// The commit logic behind the registers at `at`.
@@ -148,20 +150,21 @@ impl HdmDecoders {
         self.decoders.iter().filter_map(State::committed).cloned()
     }
 
-    /// Acts on a write to the registers.
-    pub fn written(&mut self, map: &mut RegisterMap, touched: Touched) {
+    /// Acts on a write to the registers. `window` is the host address at which the device's memory starts, where that is
+    /// fixed: a decoder that would have it elsewhere is not committed, or the host would reach other memory than it says.
+    pub fn written(&mut self, map: &mut RegisterMap, touched: Touched, window: Option<u64>) {
         for n in 0..COUNT {
             if touched.hits(decoder(self.at, n) + CONTROL, 4) {
-                self.control_written(map, n);
+                self.control_written(map, n, window);
             }
         }
     }
 
-    fn control_written(&mut self, map: &mut RegisterMap, n: usize) {
+    fn control_written(&mut self, map: &mut RegisterMap, n: usize, window: Option<u64>) {
         let control = decoder(self.at, n) + CONTROL;
         let commit = map.get32(control) & COMMIT != 0;
         match (&self.decoders[n], commit) {
-            (State::Open, true) => self.commit(map, n),
+            (State::Open, true) => self.commit(map, n, window),
             (State::Refused | State::Committed(..), false) => self.uncommit(map, n),
             // Only Commit is writable while it is set, but the map cannot freeze the other bits without it.
             (State::Committed(_, committed), true) => map.set32(control, *committed),
@@ -169,10 +172,10 @@ impl HdmDecoders {
         }
     }
 
-    fn commit(&mut self, map: &mut RegisterMap, n: usize) {
+    fn commit(&mut self, map: &mut RegisterMap, n: usize, window: Option<u64>) {
         let at = decoder(self.at, n);
         let control = map.get32(at + CONTROL);
-        let (state, outcome) = match self.check(map, n) {
+        let (state, outcome) = match self.check(map, n, window) {
             Ok(decoder) => {
                 map.freeze(at, CONTROL);
                 map.freeze(at + DPA_SKIP, 8);
@@ -182,7 +185,7 @@ impl HdmDecoders {
                 (State::Committed(decoder, control | COMMITTED), COMMITTED)
             }
             Err(refusal) => {
-                tracing::debug!(decoder = n, %refusal, "HDM decoder not committed");
+                tracing::warn!(decoder = n, %refusal, "HDM decoder not committed");
                 (State::Refused, ERROR_NOT_COMMITTED)
             }
         };
@@ -204,7 +207,7 @@ impl HdmDecoders {
     }
 
     /// Whether decoder `n` may be committed as it is programmed, and to what (8.2.4.20.12).
-    fn check(&self, map: &RegisterMap, n: usize) -> Result<Decoder, Refusal> {
+    fn check(&self, map: &RegisterMap, n: usize, window: Option<u64>) -> Result<Decoder, Refusal> {
         let (below, above) = (&self.decoders[..n], &self.decoders[n + 1..]);
         if below.iter().any(|d| d.committed().is_none()) || above.iter().any(|d| d.committed().is_some()) {
             return Err(Refusal::Order);
@@ -229,6 +232,12 @@ impl HdmDecoders {
         let end = base.checked_add(size).filter(|_| base >= hpa_free).ok_or(Refusal::Base)?;
         let start = dpa_free.checked_add(map.get64(at + DPA_SKIP)).ok_or(Refusal::Capacity)?;
         let stop = start.checked_add(size / ways).filter(|stop| *stop <= self.capacity).ok_or(Refusal::Capacity)?;
+
+        if let Some(window) = window
+            && (ways != 1 || base.checked_sub(window) != Some(start))
+        {
+            return Err(Refusal::Window { dpa: start, window: window.saturating_add(start), base });
+        }
 
         let locked = control & LOCK_ON_COMMIT != 0;
         Ok(Decoder { hpa: base..end, dpa: start..stop, ways, granularity, locked })

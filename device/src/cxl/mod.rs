@@ -139,7 +139,7 @@ impl Type3 {
         for_each_block(offset, data.len(), |block, at, range| {
             let data = &data[range];
             match block {
-                COMPONENT_REGISTERS => self.component.write(at, data),
+                COMPONENT_REGISTERS => self.component.write(at, data, self.bar2_address()),
                 DEVICE_REGISTERS => self.device.write(at, data),
                 MSIX_TABLE => self.msix_table.write(at, data),
                 _ => {}
@@ -164,6 +164,7 @@ impl Type3 {
     /// Function-level reset: like [`Self::reset`], but CXL.mem goes on. HDM decoders, the CXL device DVSEC and their
     /// locks stay; Linux treats a decoder lost here as memory pulled from under it.
     fn function_level_reset(&self) {
+        tracing::info!("function-level reset");
         self.config_space.function_level_reset();
         self.device.reset();
         self.msix_table.reset();

@@ -26,17 +26,13 @@ impl Bytes {
             let (part, rest) = data.split_at_mut(data.len().min(BLOCK_SIZE - skip));
             match <&mut Block>::try_from(&mut *part) {
                 Ok(whole) => media.load(block, whole),
-                Err(_) => {
-                    let mut buffer = [0; BLOCK_SIZE];
-                    media.load(block, &mut buffer);
-                    part.copy_from_slice(&buffer[skip..skip + part.len()]);
-                }
+                Err(_) => media.load_part(block, skip..skip + part.len(), part),
             }
             (data, block, skip) = (rest, block + 1, 0);
         }
     }
 
-    /// Writes bytes; a block that is covered in part is read first.
+    /// Writes bytes; a block that is covered in part is read first, which is no load of the guest's.
     pub(super) fn write(&self, media: &Media, dpa: u64, mut data: &[u8]) {
         let (mut block, mut skip) = (dpa / BLOCK_SIZE as u64, (dpa % BLOCK_SIZE as u64) as usize);
         while !data.is_empty() {
@@ -46,7 +42,7 @@ impl Bytes {
                 Ok(whole) => media.store(block, whole),
                 Err(_) => {
                     let mut buffer = [0; BLOCK_SIZE];
-                    media.load(block, &mut buffer);
+                    media.fetch(block, &mut buffer);
                     buffer[skip..skip + part.len()].copy_from_slice(part);
                     media.store(block, &buffer);
                 }

@@ -12,9 +12,19 @@ use super::watermark::{Crossing, Gate};
 /// A listener this far behind is not told of a Low and High that cancel out.
 const MAX_PENDING: usize = 64;
 
+/// How often each watermark was crossed since the start, told or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crossed {
+    /// Free media fell below the low watermark.
+    pub low: u64,
+    /// Free media rose above the high watermark after that.
+    pub high: u64,
+}
+
 #[derive(Debug)]
 struct State {
     gate: Gate,
+    crossed: Crossed,
     pending: VecDeque<Crossing>,
     delivering: bool,
 }
@@ -27,12 +37,19 @@ pub(super) struct Crossings {
 
 impl Crossings {
     pub(super) fn new(gate: Gate) -> Self {
-        Self { state: Mutex::new(State { gate, pending: VecDeque::new(), delivering: false }) }
+        Self {
+            state: Mutex::new(State { gate, crossed: Crossed::default(), pending: VecDeque::new(), delivering: false }),
+        }
     }
 
     /// The gate as it is now.
     pub(super) fn gate(&self) -> Gate {
         self.state.lock().gate
+    }
+
+    /// The crossings so far.
+    pub(super) fn crossed(&self) -> Crossed {
+        self.state.lock().crossed
     }
 
     /// Replaces the gate by what `change` makes of it.
@@ -57,6 +74,10 @@ impl Crossings {
         let free = free();
         let short = free <= state.gate.high();
         if let Some(crossing) = state.gate.evaluate(free) {
+            match crossing {
+                Crossing::Low => state.crossed.low += 1,
+                Crossing::High => state.crossed.high += 1,
+            }
             // Crossings alternate, so the last one pending is the opposite of this one.
             if state.pending.len() < MAX_PENDING {
                 state.pending.push_back(crossing);

@@ -25,6 +25,7 @@ use super::{
     watermark::{Crossing, Gate, Invalid},
 };
 pub use super::{
+    crossings::Crossed,
     poison::{LINE_SIZE, POISON_PATTERN, PoisonRecord, PoisonSource},
     watermark::{Threshold, Watermarks},
 };
@@ -62,6 +63,13 @@ pub enum MediaEvent {
         /// First byte of the block.
         dpa: u64,
     },
+    /// Poisoned lines of one block were loaded through the window: the span from the first of them to the last.
+    PoisonRead {
+        /// First byte of the first line.
+        dpa: u64,
+        /// Bytes to the end of the last line.
+        length: u64,
+    },
 }
 
 /// Occupancy and its context, after a flush of the window.
@@ -77,6 +85,8 @@ pub struct Occupancy {
     pub high_watermark: u64,
     /// True between a low crossing and the high crossing that follows.
     pub blocked: bool,
+    /// Crossings of the watermarks since the start.
+    pub crossed: Crossed,
     /// Bytes poisoned now.
     pub poisoned: u64,
     /// Blocks lost to overflow since the medium was last cleared.
@@ -187,14 +197,29 @@ impl Media {
         *self.window.write() = Some(Arc::downgrade(&window));
     }
 
-    /// Data path: the block as the guest must see it, poisoned lines as [`POISON_PATTERN`]. Past the end: zeros.
+    /// Data path: the block as the guest must see it, poisoned lines as [`POISON_PATTERN`], which is told with
+    /// [`MediaEvent::PoisonRead`]. Past the end: zeros.
     pub fn load(&self, block: u64, out: &mut Block) {
+        let poisoned = self.fetch(block, out);
+        self.poison_read(block, poisoned);
+    }
+
+    /// Data path: these bytes of a block, not empty, as [`Media::load`] gives all of them.
+    pub(super) fn load_part(&self, block: u64, bytes: Range<usize>, out: &mut [u8]) {
+        let mut whole = [0; BLOCK_SIZE];
+        let poisoned = self.fetch(block, &mut whole);
+        out.copy_from_slice(&whole[bytes.clone()]);
+        self.poison_read(block, poisoned & line_mask(bytes.start as u64..bytes.end as u64));
+    }
+
+    /// The block as the guest must see it, and its poisoned lines. Nobody is told.
+    pub(super) fn fetch(&self, block: u64, out: &mut Block) -> u64 {
         let _serial = self.lock_block(block);
         match self.store.read(block, out) {
             Ok(()) => {}
             Err(StoreError::OutOfRange { .. }) => {
                 out.fill(0);
-                return;
+                return 0;
             }
             Err(error) => {
                 // What cannot be decompressed is lost, and lost data is poison, never zeros.
@@ -202,7 +227,9 @@ impl Media {
                 self.change_poison(|poison| poison.lose(block));
             }
         }
-        poison::overlay(out, self.poison_mask(block));
+        let poisoned = self.poison_mask(block);
+        poison::overlay(out, poisoned);
+        poisoned
     }
 
     /// Data path: a block written back. A line that was poisoned and differs from the pattern was overwritten: its
@@ -254,6 +281,7 @@ impl Media {
             low_watermark: gate.low(),
             high_watermark: gate.high(),
             blocked: gate.blocked(),
+            crossed: self.crossings.crossed(),
             poisoned: self.poisoned.load(Ordering::Relaxed),
             overflows: self.overflows.load(Ordering::Relaxed),
             recompressed: self.store.recompressed(),
@@ -417,6 +445,15 @@ impl Media {
             window.invalidate_later(dpa..dpa + BLOCK_SIZE as u64);
         }
         self.tell(MediaEvent::Overflow { dpa });
+    }
+
+    /// Tells that these lines of a block, if any, went to whoever loads.
+    fn poison_read(&self, block: u64, lines: u64) {
+        if lines != 0 {
+            let (first, end) = (u64::from(lines.trailing_zeros()), u64::from(u64::BITS - lines.leading_zeros()));
+            let dpa = block * BLOCK_SIZE as u64 + first * LINE_SIZE;
+            self.tell(MediaEvent::PoisonRead { dpa, length: (end - first) * LINE_SIZE });
+        }
     }
 
     fn settle(&self) {

@@ -11,7 +11,9 @@ use crate::{hdm::media::Threshold, size::parse_bytes, store::Codec};
 /// Runs until SIGTERM or SIGINT. One QEMU at a time; when it goes, the next may connect and finds the device
 /// powered on afresh.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "\
+#[command(
+    args_override_self = true,
+    after_help = "\
 Examples:
   A device that promises 1 GiB and has 512 MiB of media:
     cxl-cram-device serve --socket /tmp/cram.sock --capacity 1G --physical 512M
@@ -25,7 +27,8 @@ Examples:
         --codec adaptive --recompress-cpu 10
 
   Exact accounting after every single store, for protocol tests (slow):
-    cxl-cram-device serve --socket /tmp/cram.sock --capacity 256M --physical 64M --window trap")]
+    cxl-cram-device serve --socket /tmp/cram.sock --capacity 256M --physical 64M --window trap"
+)]
 pub struct ServeArgs {
     /// Socket that QEMU's vfio-user-pci connects to; made with mode 0600
     #[arg(long, value_name = "PATH")]

@@ -129,6 +129,7 @@ impl Backend for Board {
     }
 
     fn reset(&self) {
+        tracing::info!("conventional reset");
         self.function.reset();
     }
 

@@ -1,6 +1,7 @@
 //! GET_IRQ_INFO and SET_IRQS: which eventfd each vector signals, and which vectors are masked.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     os::fd::{AsFd, OwnedFd},
 };
@@ -24,6 +25,8 @@ const SET_LEN: u32 = 20;
 pub struct Interrupts {
     /// Vectors of each index; empty while there is no client.
     indices: Mutex<Vec<Vec<Vector>>>,
+    /// How often each index and vector was signalled, by whichever client.
+    signalled: Mutex<BTreeMap<(u32, u32), u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -59,8 +62,17 @@ impl Interrupts {
     pub fn raise(&self, index: u32, vector: u32) -> bool {
         let indices = self.indices.lock();
         let vectors = usize::try_from(index).ok().and_then(|index| indices.get(index));
-        let vector = usize::try_from(vector).ok().and_then(|vector| vectors?.get(vector));
-        vector.is_some_and(Vector::signal)
+        let heard = usize::try_from(vector).ok().and_then(|vector| vectors?.get(vector)).is_some_and(Vector::signal);
+        if heard {
+            *self.signalled.lock().entry((index, vector)).or_default() += 1;
+        }
+        heard
+    }
+
+    /// The vectors of an index that were raised and heard since the start, with how often.
+    pub fn signalled(&self, index: u32) -> BTreeMap<u32, u64> {
+        let signalled = self.signalled.lock();
+        signalled.range((index, 0)..=(index, u32::MAX)).map(|((_, vector), count)| (*vector, *count)).collect()
     }
 
     /// Whether there is a client that has negotiated its version.

@@ -114,6 +114,7 @@ fn flags_out_of_range_are_refused_with_what_would_be_right() {
     for (flags, hint) in [
         (["--block-size", "3K"], "1K, 2K, 4K, 8K or 16K"),
         (["--codec", "lzma"], "zstd:LEVEL"),
+        (["--codec", "adaptive:9"], "--codec lz4,zstd:9"),
         (["--odds", "0"], "1e-12 to 0.5"),
         (["--odds", "NaN"], "1e-12 to 0.5"),
         (["--sample", "0"], "--all"),

@@ -43,6 +43,25 @@ fn standard_input_is_read_whole_or_as_much_as_asked() {
 }
 
 #[test]
+fn files_and_streams_are_measured_one_after_the_other() {
+    let (keep, path) = file(&text(300));
+    let pipe = keep.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = bench(&JSON).args([&path, &pipe]).arg("-").stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        std::fs::write(pipe, [noise(40), vec![1]].concat()).unwrap();
+        stdin.write_all(&vec![0; 500 * PAGE]).unwrap();
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let report = report(&output);
+    assert_eq!((report.source.pages, report.source.parts, report.same_filled.zero), (300 + 41 + 500, 3, 500));
+    assert_eq!(report.results[0].raw_blocks, 40);
+}
+
+#[test]
 fn of_a_core_dump_only_the_memory_is_measured() {
     let (_keep, path) = file(&core(&[&vec![0; 5 * PAGE], &text(7), &noise(2)]));
     let report = report(&over(&path, &JSON));

@@ -103,13 +103,37 @@ fn a_sample_is_as_large_as_asked_stated_and_the_same_again() {
 
 #[test]
 fn the_number_of_threads_changes_no_ratio() {
-    let (_keep, path) = file(&[text(1500), noise(100)].concat());
-    let counts = ["1", "4"].map(|threads| {
-        let report = report(&over(&path, &["--json", "--threads", threads]));
-        let results = report.results.into_iter();
-        (results.map(|result| (result.histogram, result.data_bytes)).collect::<Vec<_>>(), report.planner.unwrap().curve)
-    });
-    assert_eq!(counts[0], counts[1]);
+    let tree = tempfile::tempdir().unwrap();
+    let (text, noise) = (text(40), noise(10));
+    for number in 0..60 {
+        let directory = tree.path().join(format!("{}/{}", number % 7, number % 3));
+        std::fs::create_dir_all(&directory).unwrap();
+        let end = 1 + number * 2711;
+        std::fs::write(directory.join(format!("text{number}")), &text[..end]).unwrap();
+        std::fs::write(directory.join(format!("noise{number}")), &noise[..end / 6]).unwrap();
+    }
+    for flags in [&[][..], &["--sample", "3M"]] {
+        let figures = ["1", "4"].map(|threads| {
+            let report = report(&over(tree.path(), &[&["--json", "--threads", threads], flags].concat()));
+            assert!(report.source.bytes_measured >= 3 << 20);
+            let results = report.results.into_iter();
+            let results: Vec<_> =
+                results.map(|result| (result.histogram, result.footprint_bytes, result.store_check)).collect();
+            (results, report.source.parts, report.planner.unwrap().curve)
+        });
+        assert_eq!(figures[0], figures[1], "{flags:?}");
+    }
+}
+
+#[test]
+fn the_bare_codecs_run_only_if_asked_for_and_change_no_ratio() {
+    let (_keep, path) = file(&[text(700), noise(70)].concat());
+    let [without, with] = [&["--json"][..], &["--json", "--compare-raw"]].map(|flags| report(&over(&path, flags)));
+    for (without, with) in without.results.iter().zip(&with.results) {
+        assert_eq!(without.throughput.engine_over_raw, None);
+        assert!(with.throughput.engine_over_raw.unwrap() > 0.0);
+        assert_eq!(without.histogram, with.histogram);
+    }
 }
 
 #[test]

@@ -209,3 +209,29 @@ fn a_long_poison_list_is_told_in_parts() {
     let told = 1024 + rest["records"].as_array().unwrap().len() as u64;
     assert_eq!(told * 4096, peer.execute("query-status", json!({}))["poisoned"].as_u64().unwrap());
 }
+
+#[test]
+fn a_reading_without_a_flush_leaves_the_window_alone() {
+    let rig = Rig::start();
+    let window = rig.counting_window();
+    let mut peer = rig.client();
+    assert_eq!(peer.execute("query-status", json!({"flush": false}))["used"], 0);
+    assert_eq!(window.flushes(), 0);
+    peer.execute("query-status", json!({}));
+    peer.execute("query-status", json!({"flush": true}));
+    assert_eq!(window.flushes(), 2);
+    assert!(generic(&mut peer, "query-status", json!({"flush": "no"})).contains("true or false"));
+}
+
+#[test]
+fn status_counts_the_crossings_of_the_watermarks() {
+    let rig = Rig::start();
+    // A client each, so that no event comes between question and answer.
+    let status = || rig.client().execute("query-status", json!({}));
+    assert_eq!(status()["crossings"], json!({"low": 0, "high": 0}));
+    rig.fill(0..220);
+    assert_eq!(status()["crossings"], json!({"low": 1, "high": 0}));
+    rig.media.zero(0..220 * 4096).unwrap();
+    assert_eq!(status()["crossings"], json!({"low": 1, "high": 1}));
+    assert_eq!(status()["interrupts"], json!({}), "nobody listens to any vector");
+}

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    os::unix::net::UnixStream,
+    os::{fd::BorrowedFd, unix::net::UnixStream},
     path::PathBuf,
     sync::{
         Arc,
@@ -19,7 +19,10 @@ use cxl_cram_device::{
         events::Log,
         ras::{Correctable, Header, Uncorrectable},
     },
-    hdm::media::{Media, MediaConfig, Threshold, Watermarks},
+    hdm::{
+        Resident, Window,
+        media::{Media, MediaConfig, Threshold, Watermarks},
+    },
     store::Codec,
     vfio_user::{Interrupts, Stop},
 };
@@ -69,6 +72,36 @@ impl Injector for Injected {
 
     fn inject_event(&self, log: Log, record: Record) {
         self.events.lock().push((log, record));
+    }
+}
+
+/// A window without memory that counts its flushes.
+#[derive(Default)]
+pub(crate) struct Counting(AtomicU32);
+
+impl Counting {
+    pub(crate) fn flushes(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Window for Counting {
+    fn mmap_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn read(&self, _dpa: u64, _data: &mut [u8]) {}
+
+    fn write(&self, _dpa: u64, _data: &[u8]) {}
+
+    fn flush(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn invalidate(&self, _dpa: std::ops::Range<u64>) {}
+
+    fn resident(&self) -> Resident {
+        Resident::default()
     }
 }
 
@@ -127,6 +160,13 @@ impl Rig {
         // So that a server that does not answer fails the test instead of hanging it.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Peer { reader: BufReader::new(stream.try_clone().unwrap()), stream }
+    }
+
+    /// Gives the medium a window that counts its flushes.
+    pub(crate) fn counting_window(&self) -> Arc<Counting> {
+        let window = Arc::new(Counting::default());
+        self.media.set_window(window.clone());
+        window
     }
 
     /// Fills the medium with blocks that do not compress.

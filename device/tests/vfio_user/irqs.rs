@@ -65,6 +65,8 @@ fn a_raised_vector_reaches_the_eventfd_that_was_set_for_it() {
     assert!(!rig.interrupts.raise(0, 0));
     assert!(!rig.interrupts.raise(u32::MAX, u32::MAX));
     assert_eq!(edges(&eventfd), 2);
+    assert_eq!(rig.interrupts.signalled(MSIX).into_iter().collect::<Vec<_>>(), [(3, 2)]);
+    assert!(rig.interrupts.signalled(0).is_empty());
 }
 
 #[test]

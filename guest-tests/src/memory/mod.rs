@@ -2,6 +2,9 @@
 //! It reads [`protocol::Order`] lines and answers each with one [`protocol::Answer`] line, in order. A scenario can so
 //! fill memory, do something else, and verify it later, all on the same pages.
 
+mod churn;
+pub mod guard;
+pub mod numa;
 pub mod protocol;
 pub mod region;
 mod session;

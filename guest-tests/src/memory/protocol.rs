@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::Fault;
+use super::numa::Policy;
 use crate::pattern::{Pattern, Verdict};
 use crate::protocol::Failure;
 
@@ -61,6 +63,23 @@ pub enum Task {
         #[serde(default)]
         locked: bool,
     },
+    /// Maps the first pages of a file, from the page cache until they are written. Answered with [`Done::Mapped`].
+    MapFile {
+        /// Absolute path.
+        path: String,
+        /// A multiple of 4096.
+        bytes: u64,
+        /// Where pages come from that are not cached yet.
+        node: u32,
+    },
+    /// Maps the first pages of a file shared, so that writing writes it: a device-dax device. Answered with
+    /// [`Done::Mapped`].
+    MapShared {
+        /// Absolute path.
+        path: String,
+        /// A multiple of what the file can be mapped in: 2 MiB for device-dax.
+        bytes: u64,
+    },
     /// Fills pages. Answered with [`Done::Took`].
     Fill {
         /// Which pages.
@@ -89,13 +108,55 @@ pub enum Task {
         /// Which advice.
         advice: Advice,
     },
-    /// Binds pages to a node and moves those that are elsewhere. Answered with [`Done::Took`].
-    Move {
+    /// Sets the policy of pages (`mbind`), strictly. Answered with [`Done::Took`].
+    Bind {
         /// Which pages.
         range: Range,
-        /// Where to.
-        node: u32,
+        /// Where new ones come from.
+        policy: Policy,
+        /// For most policies, at least one.
+        #[serde(default)]
+        nodes: Vec<u32>,
+        /// Move those that are elsewhere.
+        #[serde(default)]
+        migrate: bool,
     },
+    /// Moves pages (`move_pages`), whatever their policy. Answered with [`Done::Nodes`].
+    MovePages {
+        /// Which pages.
+        range: Range,
+        /// Where to: page by page in turn.
+        nodes: Vec<u32>,
+    },
+    /// Moves all pages of the program (`migrate_pages`). Answered with [`Done::Left`].
+    MigratePages {
+        /// Those on these nodes.
+        from: Vec<u32>,
+        /// To these nodes.
+        to: Vec<u32>,
+    },
+    /// Rewrites and verifies pages from several threads while they migrate. Answered with [`Done::Churned`].
+    Churn {
+        /// Which pages.
+        range: Range,
+        /// At most 64.
+        threads: u32,
+        /// How often each page is written, and compared afterwards.
+        rounds: u32,
+        /// Another seed, other contents.
+        seed: u64,
+        /// All pages move to each of these in turn, as long as the threads are at work.
+        #[serde(default)]
+        nodes: Vec<u32>,
+    },
+    /// Survives SIGBUS from now on: a page that is gone is replaced by zeros. Answered with [`Done::Nothing`].
+    Guard {
+        /// Be told as soon as the kernel knows, not only when the page is met.
+        #[serde(default)]
+        early: bool,
+    },
+    /// Asks for every SIGBUS since then, the first 64. Answered with [`Done::Faults`].
+    Faults,
     /// Reads or writes one word of every page. A write stores what was there. Answered with [`Done::Took`].
     Touch {
         /// Which pages.
@@ -133,6 +194,8 @@ pub enum Advice {
     Cold,
     /// `MADV_POPULATE_WRITE`: fault in.
     Populate,
+    /// `MADV_POPULATE_READ`: fault in, without a store.
+    PopulateRead,
     /// `MADV_HWPOISON`: the kernel treats the page as broken.
     HwPoison,
     /// `MADV_SOFT_OFFLINE`: the kernel moves the content away and takes the page out of use.
@@ -192,6 +255,25 @@ pub enum Done {
         nodes: Vec<(u32, u64)>,
         /// Pages that are on none: each error number, 2 (`ENOENT`) for not present, and how many.
         absent: Vec<(i32, u64)>,
+    },
+    /// Pages that stayed where they were.
+    Left {
+        /// How many.
+        pages: u64,
+    },
+    /// Pages were rewritten and moved.
+    Churned {
+        /// What all comparisons found.
+        verdict: Verdict,
+        /// Times the pages were told to move.
+        passes: u64,
+        /// Pages that moved.
+        moved: u64,
+    },
+    /// Each SIGBUS, oldest first.
+    Faults {
+        /// What it said.
+        faults: Vec<Fault>,
     },
     /// Addresses by page.
     Physical {

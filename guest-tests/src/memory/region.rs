@@ -1,30 +1,23 @@
-//! A mapping of anonymous memory, and the system calls on it.
+//! A mapping, and the system calls on it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::ptr::{self, NonNull};
 
-use libc::{c_int, c_long, c_ulong, c_void};
-use rustix::mm::{MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use libc::{c_int, c_void};
+use rustix::mm::{MapFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
 
+use super::numa::{self, Policy};
 use super::protocol::Advice;
 use crate::pattern::PAGE;
 
-/// include/uapi/linux/mempolicy.h.
-const MPOL_MF_STRICT: c_int = 1 << 0;
-const MPOL_MF_MOVE: c_int = 1 << 1;
-/// A bit for each node; Linux on x86 has at most 1024 nodes.
-const NODE_WORDS: usize = 16;
-/// The most nodes a mask can name.
-const MAX_NODES: u32 = 1024;
-/// Pages in one `move_pages` call.
-const QUERY: usize = 4096;
 /// A pagemap entry: present, and the bits of the frame number (Documentation/admin-guide/mm/pagemap.rst).
 const PAGEMAP_PRESENT: u64 = 1 << 63;
 const PAGEMAP_FRAME: u64 = (1 << 55) - 1;
 
-/// Anonymous private memory, unmapped when dropped.
+/// Memory, anonymous or a file's, unmapped when dropped.
 #[derive(Debug)]
 pub struct Region {
     base: NonNull<u8>,
@@ -55,10 +48,44 @@ impl Region {
     /// As [`Self::new`], [`Self::bind`] and [`Self::advise`].
     pub fn on_node(pages: usize, node: u32) -> io::Result<Self> {
         let region = Self::new(pages)?;
-        region.bind(0, pages, node, false)?;
+        region.bind(0, pages, Policy::Bind, &[node], false)?;
         region.huge(false)?;
         region.advise(0, pages, Advice::Populate)?;
         Ok(region)
+    }
+
+    /// Maps a file's first pages shared, for reading and writing. Nobody else may write to it meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be opened, or not be mapped like this.
+    pub fn shared(path: &Path, pages: usize) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let bytes = pages.checked_mul(PAGE).filter(|&bytes| bytes > 0).ok_or_else(|| io::Error::other("map a page"))?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.
+        let base = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, &file, 0)? };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address zero"))?;
+        Ok(Self { base, pages })
+    }
+
+    /// Maps a file's first pages so that they are the page cache's until they are written. Those not cached yet are read in, and
+    /// come from `node`.
+    ///
+    /// # Errors
+    /// The file is shorter, or cannot be mapped; there is no such node.
+    pub fn of_file(path: &Path, pages: usize, node: u32) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let bytes = pages.checked_mul(PAGE).filter(|&bytes| bytes > 0).ok_or_else(|| io::Error::other("map a page"))?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.
+        let base =
+            unsafe { mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE, &file, 0)? };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address zero"))?;
+        let region = Self { base, pages };
+        // The page cache follows the policy of who reads, not that of the mapping.
+        numa::set_mempolicy(Policy::Bind, &[node])?;
+        let read = region.advise(0, pages, Advice::PopulateRead);
+        numa::set_mempolicy(Policy::Default, &[])?;
+        read.map(|()| region)
     }
 
     /// How many pages.
@@ -97,32 +124,14 @@ impl Region {
         unsafe { self.base.as_ptr().add(first * PAGE) }.cast()
     }
 
-    /// Binds pages to one node, strictly. With `migrate`, pages that are elsewhere are moved, or the call fails.
+    /// Sets the policy of pages, strictly. With `migrate`, pages that are elsewhere are moved, or the call fails.
     ///
     /// # Errors
-    /// No such node, or pages that could not be moved.
-    pub fn bind(&self, first: usize, pages: usize, node: u32, migrate: bool) -> io::Result<()> {
-        if node >= MAX_NODES {
-            return Err(io::Error::other(format!("give a node below {MAX_NODES}")));
-        }
-        let mut mask = [0 as c_ulong; NODE_WORDS];
-        mask[node as usize / 64] = 1 << (node % 64);
-        let flags = MPOL_MF_STRICT | if migrate { MPOL_MF_MOVE } else { 0 };
+    /// No such node, a policy this kernel has not, or pages that could not be moved.
+    pub fn bind(&self, first: usize, pages: usize, policy: Policy, nodes: &[u32], migrate: bool) -> io::Result<()> {
         let start = self.start(first, pages);
-        // SAFETY: the range lies within our mapping and the mask is as long as said (the kernel counts one bit less);
-        // a policy changes no content.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_mbind,
-                start,
-                pages * PAGE,
-                c_long::from(libc::MPOL_BIND),
-                mask.as_ptr(),
-                c_long::from(MAX_NODES) + 1,
-                c_long::from(flags),
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        // SAFETY: the range lies within our mapping.
+        unsafe { numa::mbind(start, pages * PAGE, policy, nodes, migrate) }
     }
 
     /// Asks for huge pages, or refuses them. A kernel without huge pages is fine with the refusal.
@@ -157,6 +166,7 @@ impl Region {
             Advice::PageOut => Raw::LinuxPageOut,
             Advice::Cold => Raw::LinuxCold,
             Advice::Populate => Raw::LinuxPopulateWrite,
+            Advice::PopulateRead => Raw::LinuxPopulateRead,
             Advice::HwPoison => Raw::LinuxHwPoison,
             Advice::SoftOffline => Raw::LinuxSoftOffline,
         };
@@ -164,35 +174,31 @@ impl Region {
         unsafe { madvise(self.start(first, pages), pages * PAGE, advice) }.map_err(io::Error::from)
     }
 
+    /// The address of each page.
+    ///
+    /// # Panics
+    /// There are not as many, which is the caller's defect.
+    pub fn addresses(&self, first: usize, pages: usize) -> Vec<*mut c_void> {
+        (first..first + pages).map(|page| self.start(page, 1)).collect()
+    }
+
     /// The node of each page, or the negative error number for a page that is on none.
     ///
     /// # Errors
     /// `move_pages` fails as a whole.
-    pub fn nodes(&self, first: usize, pages: usize, mut each: impl FnMut(c_int)) -> io::Result<()> {
-        let mut at = first;
-        while at < first + pages {
-            let count = (first + pages - at).min(QUERY);
-            let addresses: Vec<*mut c_void> = (at..at + count).map(|page| self.start(page, 1)).collect();
-            let mut status = vec![0 as c_int; count];
-            // SAFETY: both arrays have `count` entries; without target nodes the call only queries.
-            let result = unsafe {
-                libc::syscall(
-                    libc::SYS_move_pages,
-                    0 as c_long,
-                    count,
-                    addresses.as_ptr(),
-                    ptr::null::<c_int>(),
-                    status.as_mut_ptr(),
-                    0 as c_long,
-                )
-            };
-            if result < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            status.into_iter().for_each(&mut each);
-            at += count;
+    pub fn nodes(&self, first: usize, pages: usize, each: impl FnMut(c_int)) -> io::Result<()> {
+        numa::move_pages(&self.addresses(first, pages), None, each)
+    }
+
+    /// Moves pages to these nodes in turn, and tells what became of each: the node, or the negative error number.
+    ///
+    /// # Errors
+    /// `move_pages` fails as a whole.
+    pub fn move_pages(&self, first: usize, pages: usize, nodes: &[u32], each: impl FnMut(c_int)) -> io::Result<()> {
+        if nodes.is_empty() {
+            return Err(io::Error::other("give at least one node"));
         }
-        Ok(())
+        numa::move_pages(&self.addresses(first, pages), Some(&|page| nodes[page % nodes.len()]), each)
     }
 
     /// Physical addresses, from `/proc/self/pagemap`.

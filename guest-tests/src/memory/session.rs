@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::Value;
 
+use super::churn::{Churned, churn};
+use super::guard;
+use super::numa::{self, Policy};
 use super::protocol::{Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
 use super::region::Region;
 use super::source::Source;
@@ -52,21 +56,41 @@ impl Session {
             }
             Task::Fill { range, pattern } => self.fill(range, &pattern),
             Task::Verify { range, pattern } => self.verify(range, &pattern),
+            Task::MapFile { path, bytes, node } => pages_in(bytes)
+                .and_then(|pages| Region::of_file(Path::new(&path), pages, node))
+                .map(|region| self.keep(region))
+                .map_err(|error| Failure::io("map a file", &error)),
+            Task::MapShared { path, bytes } => pages_in(bytes)
+                .and_then(|pages| Region::shared(Path::new(&path), pages))
+                .map(|region| self.keep(region))
+                .map_err(|error| Failure::io("map a file", &error)),
             Task::Nodes { range } => {
                 let (region, first, pages) = self.resolve(range)?;
-                let (mut nodes, mut absent) = (BTreeMap::<u32, u64>::new(), BTreeMap::<i32, u64>::new());
-                let count = |status: i32| match u32::try_from(status) {
-                    Ok(node) => *nodes.entry(node).or_default() += 1,
-                    Err(_) => *absent.entry(-status).or_default() += 1,
-                };
-                region.nodes(first, pages, count).map_err(|error| Failure::io("query nodes", &error))?;
-                Ok(Done::Nodes { nodes: nodes.into_iter().collect(), absent: absent.into_iter().collect() })
+                by_node(|count| region.nodes(first, pages, count)).map_err(|error| Failure::io("query nodes", &error))
             }
+            Task::MovePages { range, nodes } => {
+                let (region, first, pages) = self.resolve(range)?;
+                by_node(|count| region.move_pages(first, pages, &nodes, count))
+                    .map_err(|error| Failure::io("move pages", &error))
+            }
+            Task::MigratePages { from, to } => numa::migrate_pages(&from, &to)
+                .map(|pages| Done::Left { pages })
+                .map_err(|error| Failure::io("migrate pages", &error)),
+            Task::Churn { range, threads, rounds, seed, nodes } => {
+                let (region, first, pages) = self.resolve(range)?;
+                churn(region, first, pages, (threads, rounds, seed), &nodes)
+                    .map(|Churned { verdict, passes, moved }| Done::Churned { verdict, passes, moved })
+                    .map_err(|error| Failure::io("move pages", &error))
+            }
+            Task::Guard { early } => {
+                guard::install(early).map(|()| Done::Nothing).map_err(|error| Failure::io("survive SIGBUS", &error))
+            }
+            Task::Faults => Ok(Done::Faults { faults: guard::faults() }),
             Task::Advise { range, advice } => {
                 self.timed(range, |region, first, pages| region.advise(first, pages, advice))
             }
-            Task::Move { range, node } => {
-                self.timed(range, |region, first, pages| region.bind(first, pages, node, true))
+            Task::Bind { range, policy, nodes, migrate } => {
+                self.timed(range, |region, first, pages| region.bind(first, pages, policy, &nodes, migrate))
             }
             Task::Touch { range, write, rounds } => self.timed(range, |region, first, pages| {
                 for _ in 0..rounds {
@@ -87,13 +111,10 @@ impl Session {
     }
 
     fn map(&mut self, bytes: u64, node: Option<u32>, populate: bool, huge: bool, locked: bool) -> io::Result<Done> {
-        if !bytes.is_multiple_of(PAGE as u64) {
-            return Err(io::Error::other("give whole pages"));
-        }
-        let pages = usize::try_from(bytes).map_err(io::Error::other)? / PAGE;
+        let pages = pages_in(bytes)?;
         let region = Region::new(pages)?;
         if let Some(node) = node {
-            region.bind(0, pages, node, false)?;
+            region.bind(0, pages, Policy::Bind, &[node], false)?;
         }
         region.huge(huge)?;
         if populate {
@@ -102,10 +123,14 @@ impl Session {
         if locked {
             region.lock()?;
         }
+        Ok(self.keep(region))
+    }
+
+    fn keep(&mut self, region: Region) -> Done {
         self.next += 1;
         let address = region.address();
         self.maps.insert(self.next, region);
-        Ok(Done::Mapped { map: self.next, address })
+        Done::Mapped { map: self.next, address }
     }
 
     fn fill(&mut self, range: Range, pattern: &Pattern) -> Result<Done, Failure> {
@@ -154,6 +179,23 @@ impl Session {
             _ => Err(Failure::new(format!("give pages within the mapping's {total}"))),
         }
     }
+}
+
+fn pages_in(bytes: u64) -> io::Result<usize> {
+    if !bytes.is_multiple_of(PAGE as u64) {
+        return Err(io::Error::other("give whole pages"));
+    }
+    Ok(usize::try_from(bytes).map_err(io::Error::other)? / PAGE)
+}
+
+/// Counts pages by what `tell` says of each: a node, or a negative error number.
+fn by_node(tell: impl FnOnce(&mut dyn FnMut(i32)) -> io::Result<()>) -> io::Result<Done> {
+    let (mut nodes, mut absent) = (BTreeMap::<u32, u64>::new(), BTreeMap::<i32, u64>::new());
+    tell(&mut |status| match u32::try_from(status) {
+        Ok(node) => *nodes.entry(node).or_default() += 1,
+        Err(_) => *absent.entry(-status).or_default() += 1,
+    })?;
+    Ok(Done::Nodes { nodes: nodes.into_iter().collect(), absent: absent.into_iter().collect() })
 }
 
 fn source(pattern: &Pattern) -> Result<Source, Failure> {

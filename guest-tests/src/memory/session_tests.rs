@@ -56,6 +56,52 @@ fn a_file_fills_memory_over_and_over() {
 }
 
 #[test]
+fn threads_that_share_neighbouring_pages_verify_what_they_wrote() {
+    let answers = session(&[
+        r#"{"id":1,"task":"map","bytes":131072}"#,
+        r#"{"id":2,"task":"churn","range":{"map":1,"first":3,"pages":20},"threads":3,"rounds":4,"seed":7}"#,
+        r#"{"id":3,"task":"verify","range":{"map":1},"pattern":"zero"}"#,
+    ]);
+    let Done::Churned { verdict, passes, moved } = done(&answers[1]) else { panic!("{:?}", answers[1]) };
+    assert_eq!((verdict.pages, verdict.clean(), *passes, *moved), (80, true, 0, 0));
+    let Done::Verified { verdict, .. } = done(&answers[2]) else { panic!("{:?}", answers[2]) };
+    assert_eq!(verdict.pages_wrong, 20, "no other page was written");
+}
+
+#[test]
+fn pages_of_a_file_are_its_own_until_they_are_written() {
+    let path = std::env::temp_dir().join(format!("cxl-cram-map-{}", std::process::id()));
+    std::fs::write(&path, vec![3; 2 * PAGE]).unwrap();
+    let mut session = Session::default();
+    let map = |bytes| Task::MapFile { path: path.to_str().unwrap().into(), bytes, node: 0 };
+    session.perform(map(2 * PAGE as u64)).unwrap();
+    let region = session.maps.get_mut(&1).unwrap();
+    assert_eq!(region.page(1), &[3; PAGE]);
+    region.page(1).fill(4);
+    assert_eq!(std::fs::read(&path).unwrap(), vec![3; 2 * PAGE]);
+    assert!(session.perform(map(100)).is_err());
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn pages_move_to_a_node_and_one_that_does_not_exist_is_refused() {
+    let answers = session(&[
+        r#"{"id":1,"task":"map","bytes":16384,"populate":true}"#,
+        r#"{"id":2,"task":"move_pages","range":{"map":1},"nodes":[0]}"#,
+        r#"{"id":3,"task":"move_pages","range":{"map":1},"nodes":[900]}"#,
+        r#"{"id":4,"task":"bind","range":{"map":1},"policy":"bind","nodes":[900]}"#,
+        r#"{"id":5,"task":"bind","range":{"map":1},"policy":"interleave","nodes":[0],"migrate":true}"#,
+        r#"{"id":6,"task":"bind","range":{"map":1},"policy":"bind","nodes":[4000]}"#,
+        r#"{"id":7,"task":"move_pages","range":{"map":1},"nodes":[]}"#,
+    ]);
+    assert_eq!(done(&answers[1]), &Done::Nodes { nodes: vec![(0, 4)], absent: vec![] });
+    done(&answers[4]);
+    for index in [2, 3, 5, 6] {
+        assert!(matches!(answers[index].result, Outcome::Failed(_)), "{:?}", answers[index]);
+    }
+}
+
+#[test]
 fn freed_pages_are_absent_and_read_zero() {
     let mut session = Session::default();
     session.map(4 * PAGE as u64, None, true, false, false).unwrap();
@@ -96,4 +142,18 @@ fn bad_orders_are_refused_and_the_next_is_served() {
     assert_eq!(failed, [true, true, true, true, true, true, false, true, true, true, false]);
     assert_eq!(answers[0].id, None);
     assert_eq!(answers[1].id, Some(2));
+}
+
+#[test]
+fn what_is_written_to_a_shared_mapping_is_in_the_file() {
+    let path = std::env::temp_dir().join(format!("cxl-cram-shared-{}", std::process::id()));
+    std::fs::write(&path, [0; 2 * PAGE]).unwrap();
+    let mut session = Session::default();
+    let name = path.to_str().unwrap().to_owned();
+    session.perform(Task::MapShared { path: name.clone(), bytes: 2 * PAGE as u64 }).unwrap();
+    session.perform(Task::Fill { range: Range::pages(1, 1, 1), pattern: Pattern::Same { word: 7 } }).unwrap();
+    let content = std::fs::read(&path).unwrap();
+    assert_eq!((content[0], content[PAGE]), (0, 7));
+    assert!(session.perform(Task::MapShared { path: name, bytes: 100 }).is_err(), "not whole pages");
+    std::fs::remove_file(path).unwrap();
 }

@@ -81,7 +81,11 @@ impl Channel {
         let router = Arc::new(Mutex::new(Router { hello: Some(sender), ..Router::default() }));
         let (source, routed) = (port.try_clone()?, Arc::clone(&router));
         let reader = thread::Builder::new().name("agent-port".into()).spawn(move || {
-            if let Err(error) = read(source, &routed) {
+            // A QEMU that is killed with something unread resets the connection: an end like any other.
+            let ended = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+            if let Err(error) = read(source, &routed)
+                && !ended(&error)
+            {
                 tracing::warn!("the agent's port is no longer read: {error}");
             }
             let mut router = lock(&routed);
@@ -197,6 +201,8 @@ impl Router {
     fn route(&mut self, message: Message) {
         match message {
             Message::Hello(hello) => {
+                // The agent of before is gone, in a crash perhaps: what it was asked is never answered.
+                self.answers.clear();
                 if let Some(sender) = &self.hello
                     && sender.try_send(hello).is_err()
                 {

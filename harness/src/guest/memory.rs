@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use cxl_cram_guest::memory::guard::Fault;
+use cxl_cram_guest::memory::numa::Policy;
 use cxl_cram_guest::memory::protocol::{Advice, Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
 use cxl_cram_guest::pattern::{PAGE, Pattern, Verdict};
 use cxl_cram_guest::protocol::{Failure, Stream};
@@ -89,6 +91,14 @@ impl Memory {
         self.map(Task::Map { bytes, node: None, populate: false, huge: false, locked: false }, bytes, SHORT)
     }
 
+    /// Maps the first bytes of a file shared: of a device-dax device, in multiples of 2 MiB.
+    ///
+    /// # Errors
+    /// It cannot be opened, or not be mapped like this.
+    pub fn map_shared(&mut self, path: &str, bytes: u64) -> Result<Mapping, GuestError> {
+        self.map(Task::MapShared { path: path.to_owned(), bytes }, bytes, SHORT)
+    }
+
     fn map(&mut self, task: Task, bytes: u64, limit: Duration) -> Result<Mapping, GuestError> {
         match self.order(task, limit)? {
             Done::Mapped { map, address } => Ok(Mapping { map, address, bytes }),
@@ -120,7 +130,11 @@ impl Memory {
     /// # Errors
     /// The guest did not answer.
     pub fn nodes(&mut self, range: Range) -> Result<Nodes, GuestError> {
-        match self.order(Task::Nodes { range }, SHORT)? {
+        self.located(Task::Nodes { range }, SHORT)
+    }
+
+    fn located(&mut self, task: Task, limit: Duration) -> Result<Nodes, GuestError> {
+        match self.order(task, limit)? {
             Done::Nodes { nodes, absent } => {
                 Ok(Nodes { nodes: nodes.into_iter().collect(), absent: absent.into_iter().collect() })
             }
@@ -136,12 +150,72 @@ impl Memory {
         self.took(Task::Advise { range, advice }, limit)
     }
 
+    /// Maps the first bytes of a file: its page cache, which comes from a node as far as there is none yet.
+    ///
+    /// # Errors
+    /// The file is shorter, or the node does not have the memory.
+    pub fn map_file(&mut self, path: &str, bytes: u64, node: u32, limit: Duration) -> Result<Mapping, GuestError> {
+        self.map(Task::MapFile { path: path.to_owned(), bytes, node }, bytes, limit)
+    }
+
     /// Binds pages to a node and moves those that are elsewhere.
     ///
     /// # Errors
     /// Some could not be moved.
     pub fn move_to(&mut self, range: Range, node: u32, limit: Duration) -> Result<Duration, GuestError> {
-        self.took(Task::Move { range, node }, limit)
+        self.bind(range, Policy::Bind, &[node], limit)
+    }
+
+    /// Sets the policy of pages (`mbind`), and moves those that do not follow it.
+    ///
+    /// # Errors
+    /// No such node, or some could not be moved.
+    pub fn bind(
+        &mut self,
+        range: Range,
+        policy: Policy,
+        nodes: &[u32],
+        limit: Duration,
+    ) -> Result<Duration, GuestError> {
+        self.took(Task::Bind { range, policy, nodes: nodes.to_vec(), migrate: true }, limit)
+    }
+
+    /// Moves pages to these nodes in turn (`move_pages`), whatever their policy; tells where each is then, or why it is not.
+    ///
+    /// # Errors
+    /// The call fails as a whole.
+    pub fn move_pages(&mut self, range: Range, nodes: &[u32], limit: Duration) -> Result<Nodes, GuestError> {
+        self.located(Task::MovePages { range, nodes: nodes.to_vec() }, limit)
+    }
+
+    /// Moves all pages of the program from nodes to others (`migrate_pages`); tells how many stayed.
+    ///
+    /// # Errors
+    /// No such node.
+    pub fn migrate(&mut self, from: &[u32], to: &[u32], limit: Duration) -> Result<u64, GuestError> {
+        match self.order(Task::MigratePages { from: from.to_vec(), to: to.to_vec() }, limit)? {
+            Done::Left { pages } => Ok(pages),
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// Survives SIGBUS from now on; with `early` it comes as soon as the kernel knows that memory is gone.
+    ///
+    /// # Errors
+    /// The kernel has no memory failure handling.
+    pub fn guard(&mut self, early: bool) -> Result<(), GuestError> {
+        self.order(Task::Guard { early }, SHORT).map(drop)
+    }
+
+    /// Each SIGBUS since [`Self::guard`], oldest first.
+    ///
+    /// # Errors
+    /// The guest did not answer.
+    pub fn faults(&mut self) -> Result<Vec<Fault>, GuestError> {
+        match self.order(Task::Faults, SHORT)? {
+            Done::Faults { faults } => Ok(faults),
+            other => Err(self.unfit(&other)),
+        }
     }
 
     /// Reads, or writes, one byte of every page.

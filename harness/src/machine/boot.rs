@@ -8,17 +8,20 @@ use thiserror::Error;
 
 use super::config::{ConfigError, MachineConfig};
 use super::console::{Trouble, Watcher};
+use super::hang::{self, Witness};
 use super::health::{Exit, Health};
 use super::process::{Files, Process, ProcessError};
 use super::qmp::{self, Monitor, QmpError};
+use super::terminal::Terminal;
 use super::topology::{self, Kernel, Sockets};
 use cxl_cram_guest::protocol::Hello;
 
 use crate::guest::channel::Channel;
 use crate::guest::client::{Guest, GuestError};
 
-/// What every kernel's command line begins with. A panic ends QEMU at once, so that nobody waits for it.
-pub const APPEND: &str = "console=ttyS0 panic=-1";
+/// What every kernel's command line begins with. A panic ends QEMU at once, so that nobody waits for it. The check of the
+/// timer is left out: on a busy host a guest under TCG loses the ticks that it counts, and panics.
+pub const APPEND: &str = "console=ttyS0 panic=-1 no_timer_check";
 
 /// How long QEMU may take to listen on its sockets.
 const LISTEN_LIMIT: Duration = Duration::from_secs(30);
@@ -54,6 +57,8 @@ pub struct Boot {
     pub append: String,
     /// Parts of console lines that are no trouble in this run.
     pub expected: Vec<String>,
+    /// Whom the console is shown to, and who types on it.
+    pub terminal: Option<Terminal>,
 }
 
 /// A running machine. It is killed when this is dropped.
@@ -79,14 +84,14 @@ impl Machine {
         let kernel = Kernel {
             image: boot.kernel.clone(),
             initrd: boot.initrd.clone(),
-            append: format!("{APPEND} {}", boot.append).trim_end().to_owned(),
+            append: format!("{APPEND} {} {}", hang::APPEND, boot.append).trim_end().to_owned(),
         };
         let mut command = (config.qemu)();
         command.args(topology::arguments(config, &sockets, Some(&kernel)));
         let health = Health::default();
         let files = Files::in_directory(artifacts);
         let watcher = Watcher::new(boot.expected.clone());
-        let process = Process::start(command, &files, directory.path(), watcher, &health)?;
+        let process = Process::start(command, &files, directory.path(), watcher, boot.terminal.as_ref(), &health)?;
         let port = qmp::connect(&sockets.agent, &health, LISTEN_LIMIT)?;
         let channel = Channel::new(port, health.doomed()).map_err(BootError::Channel)?;
         let guest = Guest::new(channel, health.clone());
@@ -120,6 +125,18 @@ impl Machine {
     /// What is known of the machine's life.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// One who can say where the machine hangs, whatever its owner does meanwhile.
+    pub fn witness(&self) -> Witness {
+        Witness {
+            guest: self.guest.clone(),
+            health: self.health.clone(),
+            process: self.process.handle(),
+            pid: self.process.pid(),
+            monitor: self.sockets.qmp.clone(),
+            console: self.files.console.clone(),
+        }
     }
 
     /// QEMU's process.

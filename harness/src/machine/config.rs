@@ -29,10 +29,14 @@ impl Accel {
     /// KVM where the processor says `vmx` or `svm` and `/dev/kvm` opens. The flags matter: there are machines whose
     /// `/dev/kvm` opens but cannot run an ordinary kernel.
     pub fn choose() -> Self {
-        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let opens = || OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-        if has_virtualization(&flags) && opens() { Self::Kvm } else { Self::Tcg }
+        if processor_can_virtualize() && opens() { Self::Kvm } else { Self::Tcg }
     }
+}
+
+/// Whether the processor says `vmx` or `svm`.
+pub fn processor_can_virtualize() -> bool {
+    has_virtualization(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }
 
 fn has_virtualization(cpuinfo: &str) -> bool {

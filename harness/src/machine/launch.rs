@@ -12,6 +12,7 @@ use cxl_cram_guest::protocol::Hello;
 use super::boot::{Boot, BootError, Machine};
 use super::config::MachineConfig;
 use super::learn::{LearnError, Learnt, learn};
+use super::terminal::Terminal;
 use crate::guest::client::{Guest, GuestError};
 use crate::guest::initramfs::{Initramfs, InitramfsError};
 
@@ -54,6 +55,8 @@ pub struct Launch {
     pub append: String,
     /// Parts of console lines that are no trouble in this run.
     pub expected: Vec<String>,
+    /// Whom the console is shown to, and who types on it.
+    pub terminal: Option<Terminal>,
     /// Where the run's files go. Made when it does not exist.
     pub artifacts: PathBuf,
     /// How long the guest may take to come up.
@@ -107,6 +110,7 @@ pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, Launc
         initrd,
         append: launch.append.clone(),
         expected: launch.expected.clone(),
+        terminal: launch.terminal.clone(),
     };
     let machine = Machine::boot(config, &boot, &launch.artifacts)?;
     let (guest, hello) = machine.wait_ready(launch.ready_limit)?;

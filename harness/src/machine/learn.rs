@@ -203,7 +203,7 @@ fn ask(
 ) -> Result<Learnt, LearnError> {
     let health = Health::default();
     let files = Files::in_directory(logs);
-    let mut process = Process::start(command, &files, directory, Watcher::default(), &health)?;
+    let mut process = Process::start(command, &files, directory, Watcher::default(), None, &health)?;
     let end = Instant::now() + limit;
     let mut monitor = Monitor::connect(&sockets.qmp, &health, limit)?;
     let dump = directory.join("memory.dump");

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::console::{self, Watcher};
 use super::health::{Exit, Health};
+use super::terminal::{Shown, Terminal};
 use crate::interrupt;
 
 /// The end of QEMU's standard error that a report has, in bytes.
@@ -47,6 +48,7 @@ pub enum ProcessError {
 #[derive(Debug)]
 pub struct Process {
     handle: Arc<OwnedFd>,
+    pid: u32,
     watcher: Option<JoinHandle<()>>,
     health: Health,
 }
@@ -74,7 +76,7 @@ impl Files {
 }
 
 impl Process {
-    /// Starts QEMU, whose console is its standard output.
+    /// Starts QEMU, whose console is its standard output. With a terminal people see it and type on it.
     ///
     /// # Errors
     /// The program cannot be started, or a file cannot be written.
@@ -83,6 +85,7 @@ impl Process {
         files: &Files,
         sockets: &Path,
         watcher: Watcher,
+        terminal: Option<&Terminal>,
         health: &Health,
     ) -> Result<Self, ProcessError> {
         let file = |path: &Path| {
@@ -94,9 +97,12 @@ impl Process {
         let stderr = File::create(&files.stderr).map_err(file(&files.stderr))?;
         let program = command.get_program().to_owned();
         let started = |source| ProcessError::Start { program: program.clone(), source };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let keys = terminal.map_or_else(|| Ok(Stdio::null()), Terminal::input).map_err(started)?;
+        let shown = terminal.is_some();
+        command.stdin(keys).stdout(Stdio::piped()).stderr(stderr);
         let mut child = spawn_tied(command).map_err(started)?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let number = child.id();
+        let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
         let handle = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
         let handle = match handle {
             Ok(handle) => handle,
@@ -110,8 +116,8 @@ impl Process {
         let handle = Arc::new(handle);
         interrupt::also_ends(&handle, Signal::KILL);
         let (health_of, stderr) = (health.clone(), files.stderr.clone());
-        let watcher = thread::spawn(move || see_out(child, log, &stderr, watcher, &health_of));
-        Ok(Self { handle, watcher: Some(watcher), health: health.clone() })
+        let watcher = thread::spawn(move || see_out(child, log, &stderr, watcher, shown, &health_of));
+        Ok(Self { handle, pid: number, watcher: Some(watcher), health: health.clone() })
     }
 
     /// Sends a signal.
@@ -125,6 +131,11 @@ impl Process {
     /// A handle (pidfd) by which others can signal it, whatever becomes of its number.
     pub fn handle(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.handle)
+    }
+
+    /// Its number, which may be another's once it has ended.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Kills it and waits for its end.
@@ -145,8 +156,9 @@ impl Drop for Process {
 }
 
 /// Reads the console to its end, reaps the process and tells how it ended.
-fn see_out(mut child: Child, log: File, stderr: &Path, watcher: Watcher, health: &Health) {
-    if let Some(mut output) = child.stdout.take() {
+fn see_out(mut child: Child, log: File, stderr: &Path, watcher: Watcher, shown: bool, health: &Health) {
+    if let Some(output) = child.stdout.take() {
+        let mut output: Box<dyn Read> = if shown { Box::new(Shown::new(output)) } else { Box::new(output) };
         if let Err(error) = console::watch(&mut output, log, watcher, health) {
             tracing::error!("the console is no longer written: {error}");
         }

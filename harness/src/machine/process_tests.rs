@@ -8,7 +8,8 @@ fn start(directory: &Path, script: &str) -> Result<(Process, Health), ProcessErr
     let health = Health::default();
     let mut command = Command::new("sh");
     command.args(["-c", script]);
-    let process = Process::start(command, &Files::in_directory(directory), directory, Watcher::default(), &health)?;
+    let process =
+        Process::start(command, &Files::in_directory(directory), directory, Watcher::default(), None, &health)?;
     Ok((process, health))
 }
 
@@ -49,7 +50,7 @@ fn the_script_runs_the_same_command_again() {
     let mut command = Command::new("printf");
     command.args(["%s|", "it's", "", "a b", "{\"x\":1}"]).env("LC_ALL", "C");
     let files = Files::in_directory(directory.path());
-    let _process = Process::start(command, &files, directory.path(), Watcher::default(), &health).unwrap();
+    let _process = Process::start(command, &files, directory.path(), Watcher::default(), None, &health).unwrap();
     health.wait_exit(LIMIT).unwrap();
     let again = Command::new(&files.script).output().unwrap();
     assert_eq!(String::from_utf8(again.stdout).unwrap(), "it's||a b|{\"x\":1}|");
@@ -60,6 +61,7 @@ fn a_program_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let files = Files::in_directory(directory.path());
     let command = Command::new("/nonexistent/qemu");
-    let error = Process::start(command, &files, directory.path(), Watcher::default(), &Health::default()).unwrap_err();
+    let error =
+        Process::start(command, &files, directory.path(), Watcher::default(), None, &Health::default()).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/qemu"), "{error}");
 }

@@ -86,7 +86,9 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     }
     add(&["-serial", "stdio"]);
 
-    add(&["-device", &format!("pxb-cxl,id=cxl,bus=pcie.0,bus_nr={HOST_BRIDGE_BUS}")]);
+    // A host bridge with one port needs no decoders, and then has none. Without them Linux makes one region below it, and
+    // no second.
+    add(&["-device", &format!("pxb-cxl,id=cxl,bus=pcie.0,bus_nr={HOST_BRIDGE_BUS},hdm_for_passthrough=on")]);
     for (index, device) in config.devices.iter().enumerate() {
         let port = root_port(index);
         let slot = FIRST_SLOT + index;

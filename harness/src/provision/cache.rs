@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
+use crate::interrupt::interrupted;
+
 use super::error::{IoContext, ProvisionError};
 
 /// A product's folder holds this much of its key's hash: 48 bits, for a cache of tens of entries.
@@ -149,6 +151,9 @@ impl Cache {
                 .context("open the lock", &path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::WOULDBLOCK) if interrupted() => {
+                    return Err(std::io::ErrorKind::Interrupted.into()).context("wait for", &path);
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < limit => std::thread::sleep(LOCK_POLL),
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(ProvisionError::Locked { what: name.to_owned(), limit });

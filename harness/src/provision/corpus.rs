@@ -1,6 +1,6 @@
 //! The corpus: one file of real data for guests to fill memory with.
 //!
-//! Half is machine code (QEMU, its libraries, the kernel), half is source text (the kernel's). It is plain data from
+//! Half is machine code (QEMU and its libraries), half is source text (the kernel's). It is plain data from
 //! end to end: no header, no padding, files one after the other. The two kinds alternate every MiB, so that any
 //! stretch of it is a mixture. The same inputs give the same bytes.
 

@@ -110,6 +110,18 @@ impl Debian {
         Ok(names)
     }
 
+    /// The names of all packages that begin with `prefix`, in any of the suites.
+    pub(super) fn names(&self, prefix: &str, log: &Path, step: &mut Step) -> Result<Vec<String>, ProvisionError> {
+        new_log(log)?;
+        let _lock = self.cache.lock(LOCK, LOCK_LIMIT)?;
+        self.update(log, step)?;
+        let mut names = Vec::new();
+        let mut apt = self.apt("apt-cache", &self.cache.scratch("apt")?);
+        apt.args(["pkgnames", prefix]);
+        run("listing Debian's packages", &mut apt, log, UPDATE_LIMITS, |line| names.push(line.trim().to_owned()))?;
+        Ok(names)
+    }
+
     fn update(&self, log: &Path, step: &mut Step) -> Result<(), ProvisionError> {
         let state = self.cache.scratch("apt")?;
         self.cache.scratch("apt/lists/partial")?;
@@ -120,13 +132,15 @@ impl Debian {
         fs::write(&status, "").context("write", &status)?;
         step.phase("asking Debian's mirror", 0);
         let what = "asking Debian's mirror for its packages";
-        run(what, self.apt(&state).args(["update", "--error-on=any"]), log, UPDATE_LIMITS, |line| step.advance(0, line))
+        run(what, self.apt("apt-get", &state).args(["update", "--error-on=any"]), log, UPDATE_LIMITS, |line| {
+            step.advance(0, line)
+        })
     }
 
     fn download(&self, fetch: &Fetch, downloads: &Path, log: &Path, step: &mut Step) -> Result<(), ProvisionError> {
         let state = self.cache.scratch("apt")?;
         fs::create_dir_all(downloads.join("partial")).context("create", downloads)?;
-        let mut apt = self.apt(&state);
+        let mut apt = self.apt("apt-get", &state);
         apt.arg("-o").arg(option("Dir::Cache::archives", downloads)).args(["-o", "APT::Status-Fd=1"]);
         if let Some(release) = fetch.release {
             apt.args(["-t", release]);
@@ -145,9 +159,9 @@ impl Debian {
         })
     }
 
-    /// apt-get on our own sources, state and cache. The machine's proxy and TLS settings still hold; its pins do not.
-    fn apt(&self, state: &Path) -> Command {
-        let mut apt = Command::new("apt-get");
+    /// A program of apt on our own sources, state and cache. The machine's proxy and TLS settings still hold; its pins do not.
+    fn apt(&self, program: &str, state: &Path) -> Command {
+        let mut apt = Command::new(program);
         for (name, path) in [
             ("Dir::Etc::sourcelist", state.join("sources.list")),
             ("Dir::State", state.to_path_buf()),

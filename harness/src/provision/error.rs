@@ -41,6 +41,10 @@ pub enum ProvisionError {
         what: String,
     },
 
+    /// Not there, and this is only a look at what there is.
+    #[error("it is not in the cache yet")]
+    Absent,
+
     /// Another run has held a product's lock for too long.
     #[error("another run has been making {what} for more than {} minutes: end it or wait for it", limit.as_secs() / 60)]
     Locked {
@@ -118,13 +122,47 @@ pub enum ProvisionError {
         why: String,
     },
 
-    /// The kernel's configuration step dropped lines of the fragment.
-    #[error("this kernel's configuration dropped {}: correct {}", lines.join(", "), fragment.display())]
+    /// The kernel's configuration step dropped lines of the fragments.
+    #[error("this kernel's configuration dropped {}: correct the fragments in guest-tests/kernel", lines.join(", "))]
     ConfigDropped {
         /// The dropped lines.
         lines: Vec<String>,
-        /// The fragment they come from.
-        fragment: PathBuf,
+    },
+
+    /// The mirror has no such kernel source.
+    #[error("Debian's mirror has no {package}: name one of {have}")]
+    NoSuchPackage {
+        /// What was asked for.
+        package: String,
+        /// The kernel sources that it has.
+        have: String,
+    },
+
+    /// The image that the user named is none.
+    #[error("{} is no bzImage: name arch/x86/boot/bzImage of a kernel that was built", path.display())]
+    NoImage {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A patch of a series does not fit the source.
+    #[error("{} does not apply ({why}): refresh it for this kernel; the whole log is {}", patch.display(), log.display())]
+    PatchRefused {
+        /// The patch.
+        patch: PathBuf,
+        /// The files and hunks that do not fit.
+        why: String,
+        /// Everything that `patch` said.
+        log: PathBuf,
+    },
+
+    /// A kernel tree that was built in place, and nothing to tell its sources from what was built.
+    #[error("{} was built in place and {why}: run make mrproper there (it removes .config, so keep a copy)", tree.display())]
+    BuiltInPlace {
+        /// The tree.
+        tree: PathBuf,
+        /// Why its sources cannot be told from the rest.
+        why: &'static str,
     },
 
     /// A file that must be there is not.

@@ -22,7 +22,7 @@ enum Sign {
 }
 
 /// Each tool with the Debian package that has it.
-const TOOLS: [(Sign, &str); 9] = [
+const TOOLS: [(Sign, &str); 10] = [
     (Sign::Program("gcc"), "gcc"),
     (Sign::Program("make"), "make"),
     (Sign::Program("flex"), "flex"),
@@ -30,21 +30,31 @@ const TOOLS: [(Sign, &str); 9] = [
     (Sign::Program("bc"), "bc"),
     (Sign::Program("perl"), "perl-base"),
     (Sign::Program("xz"), "xz-utils"),
+    (Sign::Program("patch"), "patch"),
     // objtool, which the kernel builds for the host, reads ELF through it.
     (Sign::Header("gelf.h"), "libelf-dev"),
     // The guest program is static.
     (Sign::Archive("libc.a"), "libc6-dev"),
 ];
 
+/// The packages of tools that are missing.
+pub(super) fn lacking() -> Vec<&'static str> {
+    missing(&TOOLS, found)
+}
+
+/// Whether this machine lets us install them.
+pub(super) fn can_install() -> bool {
+    Path::new("/etc/debian_version").exists() && rustix::process::geteuid().is_root()
+}
+
 /// Makes sure that the tools are there, installing the missing ones if this machine lets us.
 pub(super) fn ensure(cache: &Cache, offline: bool, step: &mut Step) -> Result<(), ProvisionError> {
-    let missing = missing(&TOOLS, found);
+    let missing = lacking();
     if missing.is_empty() {
         return Ok(());
     }
     let named = || ProvisionError::MissingTools { packages: missing.join(" ") };
-    let apt_can = Path::new("/etc/debian_version").exists() && rustix::process::geteuid().is_root();
-    if offline || !apt_can {
+    if offline || !can_install() {
         return Err(named());
     }
     let log = cache.log("host-tools")?;
@@ -61,7 +71,7 @@ pub(super) fn ensure(cache: &Cache, offline: bool, step: &mut Step) -> Result<()
     install.args(&missing);
     let what = format!("installing {}", missing.join(", "));
     run(&what, &mut install, &log, LIMITS, |line| step.advance(0, line))?;
-    if self::missing(&TOOLS, found).is_empty() { Ok(()) } else { Err(named()) }
+    if lacking().is_empty() { Ok(()) } else { Err(named()) }
 }
 
 fn missing(tools: &[(Sign, &'static str)], found: impl Fn(&Sign) -> bool) -> Vec<&'static str> {
@@ -81,7 +91,7 @@ fn found(sign: &Sign) -> bool {
 }
 
 /// Where a program is, as a shell would find it.
-pub(super) fn on_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::interrupt::interrupted;
+
 use super::error::{IoContext, ProvisionError};
 
 /// Lines of the log that an error shows.
@@ -119,7 +121,7 @@ pub(super) fn query(command: &mut Command) -> Option<String> {
     let mut text = Vec::new();
     let mut buffer = [0; 8192];
     let mut open = true;
-    while start.elapsed() < LIMIT && text.len() < MOST {
+    while start.elapsed() < LIMIT && text.len() < MOST && !interrupted() {
         if !open {
             if let Some(status) = child.try_wait().ok()? {
                 return status.success().then(|| String::from_utf8_lossy(&text).into_owned());
@@ -144,6 +146,9 @@ fn verdict(what: &str, status: ExitStatus, log: &Path) -> Result<(), ProvisionEr
 }
 
 fn over(limits: Limits, start: Instant, heard: Instant) -> Option<String> {
+    if interrupted() {
+        return Some("interrupted".into());
+    }
     if start.elapsed() > limits.total {
         Some(format!("it ran for more than {} s", limits.total.as_secs()))
     } else if heard.elapsed() > limits.silence {

@@ -1,18 +1,21 @@
 //! The device process of a scenario, and the conversation with its control socket.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
-    io::{BufRead, BufReader, Write},
-    os::unix::{net::UnixStream, process::CommandExt},
+    io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use super::control::Control;
 
 /// The first argument that makes a harness program (or its test) be the device instead: see [`entry`].
 const AS_DEVICE: &str = "as-device";
@@ -93,6 +96,11 @@ impl Device {
         &self.socket
     }
 
+    /// The socket that it is controlled by.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
     /// The device's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -100,34 +108,9 @@ impl Device {
 
     /// Executes one command on the control socket and returns what it returned.
     pub fn execute(&self, command: &str, arguments: Value) -> Result<Value> {
-        let stream = UnixStream::connect(&self.control).context("the device's control socket does not answer")?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        let mut lines = BufReader::new(stream.try_clone()?);
-        let mut greeting = String::new();
-        lines.read_line(&mut greeting).context("the control socket did not greet")?;
-        for (name, arguments) in [("qmp_capabilities", json!({})), (command, arguments)] {
-            writeln!(&stream, "{}", json!({ "execute": name, "arguments": arguments }))?;
-            let answer = Self::answer(&mut lines).with_context(|| format!("control command {name}"))?;
-            if name == command {
-                return Ok(answer);
-            }
-        }
-        unreachable!("the last command returns")
-    }
-
-    /// The next answer, past events.
-    fn answer(lines: &mut impl BufRead) -> Result<Value> {
-        loop {
-            let mut line = String::new();
-            ensure!(lines.read_line(&mut line)? > 0, "the control socket closed");
-            let mut message: Value = serde_json::from_str(&line)?;
-            if let Some(error) = message.get("error") {
-                return Err(anyhow!("{}", error["desc"].as_str().unwrap_or("it was refused")));
-            }
-            if let Some(answer) = message.get_mut("return") {
-                return Ok(answer.take());
-            }
-        }
+        let end = Instant::now() + LIMIT;
+        let late = || Instant::now() >= end;
+        Control::connect(&self.control, &late)?.execute(command, arguments, &late)
     }
 
     /// Occupancy and its context, exact: the device flushes first.
@@ -171,12 +154,12 @@ impl Device {
     }
 
     fn wait(&mut self, limit: Duration) -> Result<Option<std::process::ExitStatus>> {
-        let deadline = std::time::Instant::now() + limit;
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
             }
-            if std::time::Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return Ok(None);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -215,8 +198,16 @@ pub struct Status {
     pub metadata: u64,
     /// What the window holds and has done.
     pub resident: Resident,
+    /// Free media at which the low watermark is crossed.
+    pub low_watermark: u64,
+    /// Free media at which the high watermark is crossed.
+    pub high_watermark: u64,
     /// Between a low and the next high crossing.
     pub blocked: bool,
+    /// How often the medium crossed its watermarks since the start.
+    pub crossings: Crossings,
+    /// MSI-X vectors that were signalled to the guest, with how often since the start.
+    pub interrupts: BTreeMap<u32, u64>,
     /// Bytes poisoned.
     pub poisoned: u64,
     /// Blocks lost to overflow.
@@ -229,6 +220,7 @@ pub struct Status {
 
 /// What the window holds, bytes, and has done, pages.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Resident {
     /// Decompressed bytes now.
     pub bytes: u64,
@@ -236,4 +228,15 @@ pub struct Resident {
     pub faults: u64,
     /// Pages dropped to keep the bound.
     pub evicted: u64,
+    /// Pages written back.
+    pub written_back: u64,
+}
+
+/// Crossings of the watermarks.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Crossings {
+    /// Free media fell below the low watermark.
+    pub low: u64,
+    /// Free media rose above the high watermark after that.
+    pub high: u64,
 }

@@ -4,11 +4,17 @@
 //! it. A *figure* is measured and varies (times, ratios, sizes after compression): it is reported, and bounded by a
 //! check where a bound is promised.
 
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+    ser::SerializeMap,
+};
 use serde_json::Value;
 
 /// Facts in the order of the story.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts(Vec<(String, Value)>);
 
 impl Facts {
@@ -33,8 +39,32 @@ impl Serialize for Facts {
     }
 }
 
+impl<'de> Deserialize<'de> for Facts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Facts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("facts by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Facts, A::Error> {
+                let mut facts = Facts::default();
+                while let Some(entry) = map.next_entry()? {
+                    facts.0.push(entry);
+                }
+                Ok(facts)
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
 /// One measured figure for the report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figure {
     /// What was measured.
     pub name: String,

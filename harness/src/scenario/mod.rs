@@ -4,33 +4,39 @@
 //! story is told on a [`Lab`] (guest, device, facts); [`runner`] sets the lab up, watches the console and the clock,
 //! and compares the facts with the snapshot; [`report`] shows what came of it.
 
+mod control;
 mod device;
+mod difference;
 mod events;
 mod facts;
 mod lab;
 mod need;
 mod normalise;
+mod recorder;
 pub mod report;
 pub mod runner;
+mod sampler;
 mod schedule;
 mod snapshot;
 mod stage;
 mod timeline;
+mod watchdog;
 
 use std::{fs::OpenOptions, time::Duration};
 
 pub use crate::machine::config::Domain;
-pub use device::{Device, DeviceShape, Status, entry};
+pub use device::{Crossings, Device, DeviceShape, Resident, Status, entry};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
-pub use lab::Lab;
+pub use lab::{Lab, Region};
 pub use need::Need;
 pub use normalise::Varies;
-pub use schedule::play_all;
+pub use schedule::{play_all, usual_memory};
 pub use snapshot::Snapshot;
 pub use stage::Overrides;
 pub(crate) use stage::Stage;
-pub use timeline::{Mark, Timeline};
+pub use timeline::{Mark, Sample, Timeline};
+pub(crate) use watchdog::Watchdog;
 
 /// One scenario.
 #[derive(Debug)]
@@ -106,15 +112,6 @@ pub mod catalog {
 }
 pub use catalog::CATALOG;
 
-/// The scenarios whose names contain one of these words; all of them when there are none. Short ones come first, so that
-/// there is soon something to see.
-pub fn select(words: &[String]) -> Vec<&'static Scenario> {
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let mut scenarios: Vec<_> = CATALOG.iter().copied().filter(|scenario| wanted(scenario.name)).collect();
-    scenarios.sort_by_key(|scenario| (scenario.limit, scenario.name));
-    scenarios
-}
-
 /// Why no guest can be played with here, if so: what a scenario cannot do without and the machine lacks.
 pub fn obstacle() -> Option<String> {
     match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
@@ -135,5 +132,5 @@ pub mod prelude {
     pub use cxl_cram_guest::pattern::Pattern;
     pub use serde_json::{Value, json};
 
-    pub use super::{Device, DeviceShape, Domain, Lab, MachineShape, Need, Scenario, Varies, pick};
+    pub use super::{Device, DeviceShape, Domain, Lab, MachineShape, Need, Region, Scenario, Varies, pick};
 }

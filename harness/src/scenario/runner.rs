@@ -4,17 +4,14 @@ use std::{
     fs,
     num::NonZero,
     path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
-    Facts, Need, Overrides, Scenario, Timeline,
+    Facts, Need, Overrides, Scenario, Timeline, Watchdog,
     lab::Lab,
     report::{Outcome, Verdict},
     snapshot::Snapshot,
@@ -64,14 +61,18 @@ pub fn play(
     let artifacts = options.artifacts.join(scenario.name);
     let progress = spinner(scenario.name, progress);
     let mut outcome = Outcome {
-        scenario,
+        name: scenario.name.to_owned(),
+        story: scenario.story.to_owned(),
         kernel: provisioned.kernel.version.clone(),
         verdict: Verdict::Passed,
         facts: Facts::default(),
         figures: Vec::new(),
+        difference: None,
         timeline: Timeline::default(),
-        elapsed: Duration::ZERO,
+        console: Vec::new(),
+        seconds: 0.0,
         artifacts: artifacts.clone(),
+        files: Vec::new(),
     };
     let told = clear(&artifacts)
         .and_then(|()| Lab::set_up(scenario, &options.overrides, provisioned, &artifacts, &progress))
@@ -83,7 +84,8 @@ pub fn play(
             };
             let findings = lab.take_down(ended);
             outcome.kernel = findings.kernel;
-            (outcome.facts, outcome.figures, outcome.timeline) = (findings.facts, findings.figures, findings.timeline);
+            (outcome.facts, outcome.figures) = (findings.facts, findings.figures);
+            (outcome.timeline, outcome.console) = (findings.timeline, findings.console);
             findings.verdict.map(|()| told.unwrap_or(Told::ToTheEnd))
         });
     progress.finish_and_clear();
@@ -92,7 +94,11 @@ pub fn play(
         _ if interrupted() => Verdict::Failed("interrupted".to_owned()),
         Ok(Told::ToTheEnd) => match snapshot.check(scenario.story, &outcome.facts) {
             Ok(()) => Verdict::Passed,
-            Err(difference) => Verdict::Failed(difference),
+            Err(differs) => {
+                let verdict = Verdict::Failed(differs.to_string());
+                outcome.difference = differs.difference;
+                verdict
+            }
         },
         Ok(Told::Lacking(needs)) => {
             let needs: Vec<_> = needs.iter().map(Need::to_string).collect();
@@ -100,7 +106,8 @@ pub fn play(
         }
         Err(error) => Verdict::Failed(format!("{error:#}")),
     };
-    outcome.elapsed = begun.elapsed();
+    outcome.files = files(&artifacts);
+    outcome.seconds = begun.elapsed().as_secs_f64();
     outcome
 }
 
@@ -112,26 +119,31 @@ fn clear(artifacts: &Path) -> Result<()> {
     fs::create_dir_all(artifacts).with_context(|| format!("cannot make {}", artifacts.display()))
 }
 
-/// Tells the story. At the limit QEMU is killed, which ends every wait for the guest.
+/// The files in a folder, by name.
+fn files(artifacts: &Path) -> Vec<String> {
+    let entries = fs::read_dir(artifacts).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// Tells the story, with a watch on its limit.
 fn told_in_time(scenario: &Scenario, lab: &mut Lab) -> Result<Told> {
     let lacking = lab.unmet(scenario.needs)?;
     if !lacking.is_empty() {
         return Ok(Told::Lacking(lacking));
     }
-    let qemu = lab.machine.process().handle();
-    let (done, is_done) = mpsc::channel::<()>();
-    let limit = scenario.limit;
-    let watchdog = thread::spawn(move || {
-        let late = is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
-        if late {
-            let _ = pidfd_send_signal(&*qemu, Signal::KILL);
-        }
-        late
-    });
+    let watchdog = Watchdog::set(lab.watched(), scenario.limit);
     let told = (scenario.tell)(lab);
-    drop(done);
-    let late = watchdog.join().unwrap_or(false);
-    let told = if late { Err(anyhow!("took longer than {:?}, the scenario's limit", scenario.limit)) } else { told };
+    let told = match watchdog.called_off() {
+        Some(where_it_hung) => {
+            Err(anyhow!("took longer than {:?}, the scenario's limit\n{where_it_hung}", scenario.limit))
+        }
+        None => told,
+    };
     told.map(|()| Told::ToTheEnd).with_context(|| format!("step \"{}\"", lab.current_step()))
 }
 

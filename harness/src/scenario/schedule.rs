@@ -1,6 +1,6 @@
 //! Several scenarios at once, within the machine's processors and memory.
 
-use std::{fs, num::NonZero, sync::mpsc, thread};
+use std::{cmp::Reverse, fs, num::NonZero, ops::ControlFlow, sync::mpsc, thread};
 
 use cxl_cram_device::size::parse_bytes;
 use indicatif::MultiProgress;
@@ -62,23 +62,42 @@ impl Room {
     }
 }
 
+/// Host memory that a usual scenario takes, and what is free, bytes.
+pub fn usual_memory() -> (u64, u64) {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    (Room::of(&Scenario::USUAL, &RunOptions::default()).memory, available(&meminfo).unwrap_or(0))
+}
+
 /// `MemAvailable`, bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
 }
 
+/// In which order to begin them: one after the other as they come, which is short ones first. Where several play at once,
+/// the first of them, so that there is soon something to see, and then the one that may take longest, so that it is not
+/// what everybody waits for in the end.
+fn in_order(scenarios: &[&'static Scenario], room: Room) -> Vec<&'static Scenario> {
+    let mut order = scenarios.to_vec();
+    if room.processors >= 2 * u64::from(Scenario::USUAL.machine.processors)
+        && let Some((_, rest)) = order.split_first_mut()
+    {
+        rest.sort_by_key(|scenario| Reverse(scenario.limit));
+    }
+    order
+}
+
 /// Plays scenarios, as many at once as there is room for, and tells each outcome as it comes. Where a scenario asks for
-/// more than the machine has it plays alone. After an interruption none is begun.
+/// more than the machine has it plays alone. None is begun after an interruption, or once the teller has had enough.
 pub fn play_all(
     scenarios: &[&'static Scenario],
     provisioned: &Provisioned,
     options: &RunOptions,
     progress: &MultiProgress,
-    mut ended: impl FnMut(&Outcome),
+    mut ended: impl FnMut(&Outcome) -> ControlFlow<()>,
 ) -> Vec<Outcome> {
     let mut room = Room::of_machine(options.jobs);
-    let mut waiting: Vec<&'static Scenario> = scenarios.to_vec();
+    let mut waiting = in_order(scenarios, room);
     let mut outcomes = Vec::new();
     let (done, is_done) = mpsc::channel();
     thread::scope(|scope| {
@@ -105,7 +124,9 @@ pub fn play_all(
             let Ok((outcome, taken)) = is_done.recv() else { break };
             room = room.plus(taken);
             playing -= 1;
-            ended(&outcome);
+            if ended(&outcome).is_break() {
+                waiting.clear();
+            }
             outcomes.push(outcome);
         }
     });
@@ -129,6 +150,29 @@ mod tests {
         let small = Room { processors: 2, memory: 1 << 30 };
         assert!(!small.holds(usual));
         assert!(small.plus(usual).minus(usual).plus(usual).holds(usual));
+    }
+
+    #[test]
+    fn long_ones_go_first_where_several_play_at_once_but_for_the_very_first() {
+        const LIMITS: [u64; 4] = [1, 2, 3, 4];
+        static SCENARIOS: [Scenario; 4] = {
+            let mut scenarios = [Scenario::USUAL; 4];
+            let mut index = 0;
+            while index < 4 {
+                scenarios[index].limit = std::time::Duration::from_secs(LIMITS[index]);
+                index += 1;
+            }
+            scenarios
+        };
+        let scenarios: Vec<_> = SCENARIOS.iter().collect();
+        let limits = |processors| -> Vec<u64> {
+            in_order(&scenarios, Room { processors, memory: 0 })
+                .iter()
+                .map(|scenario| scenario.limit.as_secs())
+                .collect()
+        };
+        assert_eq!(limits(2), [1, 2, 3, 4]);
+        assert_eq!(limits(4), [1, 4, 3, 2]);
     }
 
     #[test]

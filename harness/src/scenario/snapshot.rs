@@ -4,12 +4,13 @@
 //! that, `NAME@linux-7.snap` or `NAME@linux-7.2.snap`: the most precise one that exists is the one that holds.
 
 use std::{
+    fmt,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
-use super::facts::Facts;
+use super::{difference::Keeping, facts::Facts};
 
 /// Where snapshots are kept: beside the scenarios.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-tests/snapshots");
@@ -44,8 +45,8 @@ impl Snapshot {
         Path::new(FOLDER).join(format!("{}{suffix}.snap", self.scenario))
     }
 
-    /// Compares facts with it. insta prints the difference; the error says what to do about it.
-    pub(super) fn check(&self, story: &str, facts: &Facts) -> Result<(), String> {
+    /// Compares facts with it. insta prints the difference; the error has it too.
+    pub(super) fn check(&self, story: &str, facts: &Facts) -> Result<(), Differs> {
         // The panic hook below belongs to the whole program.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,6 +55,8 @@ impl Snapshot {
         settings.set_prepend_module_to_snapshot(false);
         settings.set_omit_expression(true);
         settings.set_description(story);
+        let keeping = Keeping::default();
+        settings.set_comparator(Box::new(keeping.clone()));
         if let Some(suffix) = &self.suffix {
             settings.set_snapshot_suffix(suffix);
         }
@@ -64,7 +67,22 @@ impl Snapshot {
             settings.bind(|| insta::assert_yaml_snapshot!(self.scenario.as_str(), facts))
         }));
         panic::set_hook(hook);
-        outcome.map_err(|_| "the facts differ from the snapshot: `cargo insta review` shows and accepts".to_owned())
+        outcome.map_err(|_| Differs { difference: keeping.take() })
+    }
+}
+
+/// Facts that are not those of the snapshot.
+#[derive(Debug)]
+pub(super) struct Differs {
+    /// As `diff -u`; none where there is no snapshot yet.
+    pub(super) difference: Option<String>,
+}
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what =
+            if self.difference.is_some() { "the facts differ from the snapshot" } else { "there is no snapshot yet" };
+        write!(f, "{what}: `cargo insta review` shows and accepts")
     }
 }
 

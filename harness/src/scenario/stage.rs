@@ -86,6 +86,7 @@ impl Stage {
             },
             append: format!("{} {}", shape.append, overrides.append).trim().to_owned(),
             expected: shape.expected.iter().map(|&line| line.to_owned()).collect(),
+            terminal: None,
             artifacts: artifacts.to_owned(),
             ready_limit: super::lab::BOOT_LIMIT,
         };

@@ -1,40 +1,98 @@
-//! What happened when: the steps of the story, and what the devices held meanwhile.
+//! What happened when: the steps of the story, what the devices held meanwhile, and what the story noted itself.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::Status;
+
+/// Samples kept of each device, and points of each series. A story that lasts longer is kept more coarsely.
+pub(super) const MOST: usize = 2000;
 
 /// A step, from when it began.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// Since the device started.
-    pub at: Duration,
+    /// Since the devices were started.
+    pub at_ms: u64,
     /// The step.
     pub step: String,
 }
 
-/// The steps of a story and the time they began.
-#[derive(Clone, Debug)]
+/// What a device held and had done at one moment. Bytes, unless said. Taken without a flush: it lags by what the window
+/// holds dirty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Since the devices were started.
+    pub at_ms: u64,
+    /// Media that exists.
+    pub physical: u64,
+    /// Media taken.
+    pub used: u64,
+    /// Host memory for maps and descriptors.
+    pub metadata: u64,
+    /// Decompressed bytes in the window.
+    pub resident: u64,
+    /// Free media at which the low watermark is crossed.
+    pub low_watermark: u64,
+    /// Free media at which the high watermark is crossed.
+    pub high_watermark: u64,
+    /// Between a low and the next high crossing.
+    pub blocked: bool,
+    /// Poisoned now.
+    pub poisoned: u64,
+    /// Pages asked of the store, since the start.
+    pub faults: u64,
+    /// Pages dropped to keep the window's bound, since the start.
+    pub evicted: u64,
+    /// Pages written back, since the start.
+    pub written_back: u64,
+    /// Low crossings since the start.
+    pub low_crossings: u64,
+    /// High crossings since the start.
+    pub high_crossings: u64,
+    /// MSI-X vectors that were signalled, with how often since the start.
+    pub interrupts: BTreeMap<u32, u64>,
+}
+
+impl Sample {
+    /// What a status says, as of a moment.
+    pub(super) fn new(at_ms: u64, status: Status) -> Self {
+        Self {
+            at_ms,
+            physical: status.physical,
+            used: status.used,
+            metadata: status.metadata,
+            resident: status.resident.bytes,
+            low_watermark: status.low_watermark,
+            high_watermark: status.high_watermark,
+            blocked: status.blocked,
+            poisoned: status.poisoned,
+            faults: status.resident.faults,
+            evicted: status.resident.evicted,
+            written_back: status.resident.written_back,
+            low_crossings: status.crossings.low,
+            high_crossings: status.crossings.high,
+            interrupts: status.interrupts,
+        }
+    }
+}
+
+/// The course of a story.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
-    begun: Instant,
     /// The steps, in order.
     pub marks: Vec<Mark>,
+    /// The samples of each device, in the scenario's order.
+    pub devices: Vec<Vec<Sample>>,
+    /// Values that the story noted, by name: milliseconds since the devices were started, and the value then.
+    pub series: BTreeMap<String, Vec<(u64, f64)>>,
 }
 
-impl Default for Timeline {
-    fn default() -> Self {
-        Self { begun: Instant::now(), marks: Vec::new() }
-    }
-}
-
-impl Timeline {
-    /// A step begins now.
-    pub fn mark(&mut self, step: &str) {
-        self.marks.push(Mark { at: self.begun.elapsed(), step: step.to_owned() });
-    }
-
-    /// The step now.
-    pub fn step(&self) -> &str {
-        self.marks.last().map_or("", |mark| &mark.step)
-    }
+/// Drops every other entry.
+pub(super) fn halve<T>(entries: &mut Vec<T>) {
+    let mut keep = false;
+    entries.retain(|_| {
+        keep = !keep;
+        keep
+    });
 }

@@ -1,10 +1,10 @@
 //! Chart 3: speed against ratio, and the line of what no other choice beats in both.
 
 use super::labels;
-use super::markup::{Svg, escape, series};
-use super::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
-use super::scale::{Scale, round_up};
 use super::view::{View, name, ratio, speed};
+use crate::html::markup::{Svg, escape, series};
+use crate::html::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
+use crate::html::scale::{Scale, round_up};
 use crate::size::format_bytes;
 
 /// One codec at one block size.

@@ -1,10 +1,10 @@
 //! Chart 4: the planner's curve, from what is promised to how likely a window overflows it.
 
-use super::markup::{Anchor, Svg, escape, text_width};
-use super::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
-use super::scale::Scale;
 use super::view::{View, count, duration, percent, ratio};
 use crate::bench::report::Plan;
+use crate::html::markup::{Anchor, Svg, escape, text_width};
+use crate::html::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
+use crate::html::scale::Scale;
 use crate::size::format_bytes;
 
 /// What the chart shows.

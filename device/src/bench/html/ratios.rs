@@ -1,9 +1,9 @@
 //! Chart 2: effective ratio by codec and block size, with and without same-filled blocks.
 
-use super::markup::{Anchor, Svg, series};
-use super::plot::{Area, Size, at_sizes, plain, vertical_axis};
-use super::scale::{Scale, round_up};
 use super::view::{View, name, ratio};
+use crate::html::markup::{Anchor, Svg, series};
+use crate::html::plot::{Area, Size, at_sizes, plain, vertical_axis};
+use crate::html::scale::{Scale, round_up};
 use crate::size::format_bytes;
 
 /// One bar.

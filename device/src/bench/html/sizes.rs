@@ -1,10 +1,10 @@
 //! Chart 1: how the compressed sizes are spread. One panel a block size, one outline a codec.
 
-use super::markup::{Anchor, Svg, series};
-use super::plot::{Area, Size, horizontal_axis, plain, vertical_axis};
-use super::scale::{Scale, round_up};
 use super::view::{View, share};
 use crate::bench::report::CodecResult;
+use crate::html::markup::{Anchor, Svg, series};
+use crate::html::plot::{Area, Size, horizontal_axis, plain, vertical_axis};
+use crate::html::scale::{Scale, round_up};
 
 /// Classes drawn as one column in a small panel: 32 columns are as many as it can show.
 const GROUPED: usize = 2;

@@ -1,7 +1,7 @@
 //! The head of the page: what was measured, how, and the figures to take home.
 
-use super::markup::escape;
 use super::view::{View, count, name, percent, ratio};
+use crate::html::markup::escape;
 use crate::size::format_bytes;
 
 /// Title, what was measured, and what went wrong.

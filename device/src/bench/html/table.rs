@@ -1,8 +1,8 @@
 //! The table of all results.
 
-use super::markup::{escape, series};
 use super::view::{View, count, known, micros, percent, ratio, share, speed};
 use crate::bench::report::{BlockTime, CodecResult};
+use crate::html::markup::{escape, series};
 use crate::size::format_bytes;
 
 /// The section, with the table in a box that scrolls by itself.

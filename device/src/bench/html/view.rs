@@ -1,7 +1,7 @@
 //! A report as the page looks at it: codecs, block sizes, the result that speaks for all, and numbers as text.
 
-use super::markup::{escape, series};
 use crate::bench::report::{CodecResult, Report};
+use crate::html::markup::{escape, series};
 use crate::size::format_bytes;
 
 /// What every part of the page draws from.

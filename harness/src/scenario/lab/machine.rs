@@ -1,9 +1,11 @@
 //! The machine under the guest: its death, its next life, its interrupts.
 
+use std::sync::PoisonError;
+
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{LIMIT, Lab};
+use super::{BOOT_LIMIT, LIMIT, Lab};
 use crate::machine::launch::launch;
 
 impl Lab {
@@ -17,19 +19,42 @@ impl Lab {
     /// Boots another machine, the same as the one before, on the same device.
     pub fn boot_again(&mut self) -> Result<()> {
         let launched = launch(&self.config, &self.launch)?;
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = launched.machine.witness();
         (self.guest, self.machine, self.bars) = (launched.guest, launched.machine, launched.learnt.bars);
         Ok(())
     }
 
-    /// Interrupts that the guest has counted on these MSI-X vectors of the device.
+    /// Restarts the guest on the same devices, as `reboot` does, and waits until its agent is back. The machine's shape
+    /// must allow it. What holds memory or a trace in the guest must be dropped before.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.kernel = self.guest.reboot(BOOT_LIMIT)?.kernel;
+        Ok(())
+    }
+
+    /// Crashes the guest's kernel into a restart (sysrq b: nothing is written out or torn down), and waits until its
+    /// agent is back.
+    pub fn crash_reboot(&mut self) -> Result<()> {
+        // An answer that nobody is left to give.
+        let _ = self.guest.run(&["sh", "-c", "echo b > /proc/sysrq-trigger"], BOOT_LIMIT);
+        self.kernel = self.guest.wait_hello(BOOT_LIMIT)?.kernel;
+        Ok(())
+    }
+
+    /// Interrupts that the guest has counted on these MSI-X vectors of the first device.
     pub fn interrupts(&self, vectors: &[u16]) -> Result<Vec<u64>> {
+        self.interrupts_on(0, vectors)
+    }
+
+    /// Interrupts that the guest has counted on these MSI-X vectors of a device. A vector given up is counted as 0.
+    pub fn interrupts_on(&self, device: usize, vectors: &[u16]) -> Result<Vec<u64>> {
         let text = self.guest.read_text("/proc/interrupts")?;
+        let function = self.function(device)?;
         let count = |vector: &u16| {
             // 30:  0  7  PCI-MSIX-0000:0d:00.0   7-edge   cxl_pci
             let name = format!(" {vector}-edge ");
             let lines = text
                 .lines()
-                .filter(|line| line.contains("PCI-MSI") && line.contains(":0d:00.0") && line.contains(&name));
+                .filter(|line| line.contains("PCI-MSI") && line.contains(&function) && line.contains(&name));
             let numbers =
                 lines.flat_map(|line| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()));
             numbers.sum()

@@ -13,6 +13,7 @@ mod trace;
 
 use std::{
     path::Path,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -22,10 +23,13 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tempfile::TempDir;
 
+pub use self::region::Region;
 use super::{
     Device, Facts, Figure, Need, Overrides, Scenario, Stage, Timeline, Varies,
     need::{self},
     normalise::Normaliser,
+    recorder::Recorder,
+    watchdog::Watched,
 };
 use crate::{
     guest::client::Guest,
@@ -61,7 +65,8 @@ pub struct Lab {
     launch: Launch,
     facts: Facts,
     figures: Vec<Figure>,
-    timeline: Timeline,
+    recorder: Recorder,
+    watched: Watched,
     progress: ProgressBar,
     /// The devices' sockets. Removed last.
     _run: TempDir,
@@ -74,6 +79,8 @@ pub(super) struct Findings {
     pub(super) facts: Facts,
     pub(super) figures: Vec<Figure>,
     pub(super) timeline: Timeline,
+    /// The console's last lines.
+    pub(super) console: Vec<String>,
     pub(super) verdict: Result<()>,
 }
 
@@ -86,15 +93,17 @@ impl Lab {
         artifacts: &Path,
         progress: &ProgressBar,
     ) -> Result<Self> {
-        let timeline = Timeline::default();
+        let mut recorder = Recorder::default();
         progress.set_message("starting the device");
         let Stage { devices, machine: config, launch: boot, run } =
             Stage::set(scenario.devices, &scenario.machine, overrides, provisioned, artifacts)?;
+        devices.iter().for_each(|device| recorder.watch(device.control()));
         progress.set_message("booting the guest");
         let Launched { guest, hello, machine, learnt, .. } = launch(&config, &boot)?;
         Ok(Self {
             guest,
             kernel: hello.kernel,
+            watched: Arc::new(Mutex::new(machine.witness())),
             machine,
             devices,
             bars: learnt.bars,
@@ -102,7 +111,7 @@ impl Lab {
             launch: boot,
             facts: Facts::default(),
             figures: Vec::new(),
-            timeline,
+            recorder,
             progress: progress.clone(),
             _run: run,
         })
@@ -121,13 +130,18 @@ impl Lab {
 
     /// Begins a step of the story: shown while it lasts, marked in the report, and named if it fails.
     pub fn step(&mut self, what: &str) {
-        self.timeline.mark(what);
+        self.recorder.mark(what);
         self.progress.set_message(what.to_owned());
+    }
+
+    /// The machine it plays on, for a watchdog.
+    pub(super) fn watched(&self) -> Watched {
+        Arc::clone(&self.watched)
     }
 
     /// The step now.
     pub(super) fn current_step(&self) -> &str {
-        self.timeline.step()
+        self.recorder.step()
     }
 
     /// States a fact for the snapshot: it must be the same in every run. Fields that are known to vary are normalised.
@@ -153,6 +167,11 @@ impl Lab {
         self.figures.push(Figure { name: name.to_owned(), value: value.to_string() });
     }
 
+    /// Notes a value now for a chart of the report: one series a name.
+    pub fn sample(&mut self, series: &str, value: f64) {
+        self.recorder.note(series, value);
+    }
+
     /// Waits until something holds on the host; `what` is for the error.
     pub fn wait(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
         let end = Instant::now() + LIMIT;
@@ -171,13 +190,14 @@ impl Lab {
         self.progress.set_message("taking down");
         // Taken before the machine is shut down: the tail shows the story's end, not the shutdown.
         let report = self.machine.health().report();
+        let timeline = std::mem::take(&mut self.recorder).finish();
         self.machine.shut_down(BOOT_LIMIT);
         let mut stopped = Ok(());
         for device in self.devices.iter_mut().filter(|device| !device.killed()) {
             stopped = stopped.and(device.stop());
         }
         let verdict = told.and_then(|()| if report.troubles.is_empty() { stopped } else { Err(anyhow!("{report}")) });
-        let Self { kernel, facts, figures, timeline, .. } = self;
-        Findings { kernel, facts, figures, timeline, verdict }
+        let Self { kernel, facts, figures, .. } = self;
+        Findings { kernel, facts, figures, timeline, console: report.console, verdict }
     }
 }

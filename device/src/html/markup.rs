@@ -9,7 +9,7 @@ use std::fmt::Write;
 ///
 /// Control characters and those that turn the direction of text are replaced by U+FFFD: XML forbids the former, and
 /// the latter let a file name disguise what follows it.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -30,7 +30,7 @@ pub(super) fn escape(text: &str) -> String {
 
 /// Where a text stands relative to its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Anchor {
+pub enum Anchor {
     /// The text begins there.
     Start,
     /// The text is centred there.
@@ -41,14 +41,14 @@ pub(super) enum Anchor {
 
 /// One SVG drawing under construction. Lengths are in its own pixels, y grows downwards.
 #[derive(Debug)]
-pub(super) struct Svg {
+pub struct Svg {
     out: String,
 }
 
 impl Svg {
     /// A drawing of `width` x `height` with a name and a description for those who do not see it.
     /// `id` must be unique in the page.
-    pub(super) fn new(id: &str, width: f64, height: f64, title: &str, description: &str) -> Self {
+    pub fn new(id: &str, width: f64, height: f64, title: &str, description: &str) -> Self {
         let (id, title, description) = (escape(id), escape(title), escape(description));
         let size = format!("0 0 {} {}", number(width), number(height));
         Self {
@@ -60,13 +60,13 @@ impl Svg {
     }
 
     /// A straight line.
-    pub(super) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
+    pub fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
         let [x1, y1, x2, y2] = [from.0, from.1, to.0, to.1].map(number);
         self.push(format_args!("<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>\n"));
     }
 
     /// A rectangle; `hover` is shown by a pointer at rest.
-    pub(super) fn rect(&mut self, class: &str, at: (f64, f64), size: (f64, f64), hover: &str) {
+    pub fn rect(&mut self, class: &str, at: (f64, f64), size: (f64, f64), hover: &str) {
         let [x, y, w, h] = [at.0, at.1, size.0.max(0.0), size.1.max(0.0)].map(number);
         let hover = hover_title(hover);
         self.push(format_args!(
@@ -75,14 +75,14 @@ impl Svg {
     }
 
     /// A dot; `hover` is shown by a pointer at rest.
-    pub(super) fn dot(&mut self, class: &str, at: (f64, f64), radius: f64, hover: &str) {
+    pub fn dot(&mut self, class: &str, at: (f64, f64), radius: f64, hover: &str) {
         let [x, y, r] = [at.0, at.1, radius].map(number);
         let hover = hover_title(hover);
         self.push(format_args!("<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{r}\">{hover}</circle>\n"));
     }
 
     /// A line through all points; nothing for fewer than two.
-    pub(super) fn path(&mut self, class: &str, points: &[(f64, f64)]) {
+    pub fn path(&mut self, class: &str, points: &[(f64, f64)]) {
         if points.len() < 2 {
             return;
         }
@@ -94,7 +94,7 @@ impl Svg {
     }
 
     /// A text whose base line is at `at`.
-    pub(super) fn text(&mut self, class: &str, at: (f64, f64), anchor: Anchor, text: &str) {
+    pub fn text(&mut self, class: &str, at: (f64, f64), anchor: Anchor, text: &str) {
         let [x, y] = [at.0, at.1].map(number);
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -106,7 +106,7 @@ impl Svg {
     }
 
     /// The finished element.
-    pub(super) fn finish(mut self) -> String {
+    pub fn finish(mut self) -> String {
         self.out.push_str("</svg>\n");
         self.out
     }
@@ -129,11 +129,11 @@ fn number(value: f64) -> String {
 }
 
 /// The class of the n-th series: colours repeat after eight.
-pub(super) fn series(n: usize) -> String {
+pub fn series(n: usize) -> String {
     format!("s{}", n % 8)
 }
 
 /// A generous guess of how wide a text of the charts' 12 px is drawn, for placing labels without a font at hand.
-pub(super) fn text_width(text: &str) -> f64 {
+pub fn text_width(text: &str) -> f64 {
     text.chars().map(|c| if c.is_ascii() { 6.8 } else { 12.0 }).sum()
 }

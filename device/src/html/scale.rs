@@ -2,7 +2,7 @@
 
 /// A scale from a range of values to a range of pixels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
+pub struct Scale {
     log: bool,
     from: f64,
     to: f64,
@@ -11,21 +11,21 @@ pub(super) struct Scale {
 
 impl Scale {
     /// A linear scale. An empty or broken range is widened to one that can be drawn.
-    pub(super) fn linear(from: f64, to: f64, pixels: (f64, f64)) -> Self {
+    pub fn linear(from: f64, to: f64, pixels: (f64, f64)) -> Self {
         let from = if from.is_finite() { from } else { 0.0 };
         let to = if to.is_finite() && to > from { to } else { from + 1.0 };
         Self { log: false, from, to, pixels }
     }
 
     /// A logarithmic scale; both ends must be above 0, else they are moved there.
-    pub(super) fn log(from: f64, to: f64, pixels: (f64, f64)) -> Self {
+    pub fn log(from: f64, to: f64, pixels: (f64, f64)) -> Self {
         let from = if from.is_finite() && from > 0.0 { from } else { 1e-9 };
         let to = if to.is_finite() && to > from { to } else { from * 10.0 };
         Self { log: true, from, to, pixels }
     }
 
     /// Where a value is drawn: at the nearer end when it lies outside.
-    pub(super) fn at(&self, value: f64) -> f64 {
+    pub fn at(&self, value: f64) -> f64 {
         let value = value.clamp(self.from, self.to);
         let share = if self.log {
             (value / self.from).ln() / (self.to / self.from).ln()
@@ -36,7 +36,7 @@ impl Scale {
     }
 
     /// Round values inside the scale, about `count` of them, at most a few more.
-    pub(super) fn ticks(&self, count: usize) -> Vec<f64> {
+    pub fn ticks(&self, count: usize) -> Vec<f64> {
         if self.log { self.log_ticks(count) } else { self.linear_ticks(count) }
     }
 
@@ -71,7 +71,7 @@ fn round_step(rough: f64) -> f64 {
 }
 
 /// The smallest round value at or above `value`, for the end of an axis.
-pub(super) fn round_up(value: f64, ticks: usize) -> f64 {
+pub fn round_up(value: f64, ticks: usize) -> f64 {
     let step = round_step(value / ticks.max(1) as f64);
     (value / step - 1e-9).ceil() * step
 }

@@ -5,7 +5,7 @@ use super::scale::Scale;
 
 /// Widths a chart is drawn at. Text in an SVG scales with it, so a narrow page gets its own drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Size {
+pub enum Size {
     /// The whole sheet of a wide page.
     Wide,
     /// Half of the sheet of a wide page.
@@ -16,7 +16,7 @@ pub(super) enum Size {
 
 impl Size {
     /// Width of the drawing in pixels.
-    pub(super) fn width(self) -> f64 {
+    pub fn width(self) -> f64 {
         match self {
             Size::Wide => 1000.0,
             Size::Half => 490.0,
@@ -25,12 +25,12 @@ impl Size {
     }
 
     /// The CSS class that shows this drawing only where it belongs.
-    pub(super) fn class(self) -> &'static str {
+    pub fn class(self) -> &'static str {
         if self == Size::Narrow { "narrow" } else { "wide" }
     }
 
     /// About how many ticks fit on the horizontal axis.
-    pub(super) fn ticks(self) -> usize {
+    pub fn ticks(self) -> usize {
         match self {
             Size::Wide => 10,
             Size::Half => 6,
@@ -40,7 +40,7 @@ impl Size {
 }
 
 /// Draws one chart at the widths given, each shown where it belongs. `draw` gets the size and an id for it.
-pub(super) fn at_sizes(id: &str, sizes: [Size; 2], draw: impl Fn(Size, &str) -> String) -> String {
+pub fn at_sizes(id: &str, sizes: [Size; 2], draw: impl Fn(Size, &str) -> String) -> String {
     sizes
         .map(|size| {
             format!("<div class=\"{}\">{}</div>\n", size.class(), draw(size, &format!("{id}-{}", size.class())))
@@ -50,31 +50,31 @@ pub(super) fn at_sizes(id: &str, sizes: [Size; 2], draw: impl Fn(Size, &str) -> 
 
 /// The pixels inside the axes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Area {
+pub struct Area {
     /// Left edge.
-    pub(super) left: f64,
+    pub left: f64,
     /// Right edge.
-    pub(super) right: f64,
+    pub right: f64,
     /// Top edge.
-    pub(super) top: f64,
+    pub top: f64,
     /// Bottom edge.
-    pub(super) bottom: f64,
+    pub bottom: f64,
 }
 
 impl Area {
     /// Pixels for a horizontal scale.
-    pub(super) fn across(&self) -> (f64, f64) {
+    pub fn across(&self) -> (f64, f64) {
         (self.left, self.right)
     }
 
     /// Pixels for a vertical scale: large values are up.
-    pub(super) fn up(&self) -> (f64, f64) {
+    pub fn up(&self) -> (f64, f64) {
         (self.bottom, self.top)
     }
 }
 
 /// Horizontal grid lines with a label at the left of each, and the title of that axis above them.
-pub(super) fn vertical_axis(
+pub fn vertical_axis(
     svg: &mut Svg,
     area: Area,
     scale: Scale,
@@ -91,7 +91,7 @@ pub(super) fn vertical_axis(
 }
 
 /// Ticks with labels below the area, and the title of that axis below them.
-pub(super) fn horizontal_axis(
+pub fn horizontal_axis(
     svg: &mut Svg,
     area: Area,
     scale: Scale,
@@ -109,7 +109,7 @@ pub(super) fn horizontal_axis(
 }
 
 /// A number for an axis, as short as it can be said: `0.5`, `2`, `1500`.
-pub(super) fn plain(value: f64) -> String {
+pub fn plain(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -1,0 +1,141 @@
+//! The system calls that say where pages go and where they are: `mbind`, `set_mempolicy`, `move_pages`, `migrate_pages`.
+
+use std::io;
+use std::ptr;
+
+use libc::{c_int, c_long, c_ulong, c_void};
+use serde::{Deserialize, Serialize};
+
+/// include/uapi/linux/mempolicy.h.
+const MPOL_MF_STRICT: c_int = 1 << 0;
+const MPOL_MF_MOVE: c_int = 1 << 1;
+/// The most nodes a mask can name; Linux on x86 has at most as many.
+const MAX_NODES: u32 = 1024;
+/// Pages in one `move_pages` call.
+const BATCH: usize = 4096;
+
+/// Where new pages come from: Documentation/admin-guide/mm/numa_memory_policy.rst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// `MPOL_DEFAULT`: the node of the processor. Takes no nodes.
+    Default,
+    /// `MPOL_PREFERRED`: the one node, others when it is full.
+    Preferred,
+    /// `MPOL_BIND`: only these nodes.
+    Bind,
+    /// `MPOL_INTERLEAVE`: these nodes in turn, page by page.
+    Interleave,
+    /// `MPOL_PREFERRED_MANY`: these nodes, others when they are full.
+    PreferredMany,
+    /// `MPOL_WEIGHTED_INTERLEAVE`: these nodes in turn, as many pages each as its weight says. Since Linux 6.9.
+    WeightedInterleave,
+}
+
+impl Policy {
+    fn mode(self) -> c_long {
+        match self {
+            Self::Default => 0,
+            Self::Preferred => 1,
+            Self::Bind => 2,
+            Self::Interleave => 3,
+            Self::PreferredMany => 5,
+            Self::WeightedInterleave => 6,
+        }
+    }
+}
+
+/// A set of nodes as the kernel takes it.
+struct Mask([c_ulong; MAX_NODES as usize / 64]);
+
+impl Mask {
+    fn new(nodes: &[u32]) -> io::Result<Self> {
+        let mut mask = [0; MAX_NODES as usize / 64];
+        for &node in nodes {
+            let word = mask.get_mut(node as usize / 64);
+            *word.ok_or_else(|| io::Error::other(format!("give nodes below {MAX_NODES}")))? |= 1 << (node % 64);
+        }
+        Ok(Self(mask))
+    }
+
+    /// How many bits there are, as the kernel wants it told: one more.
+    const BITS: c_long = MAX_NODES as c_long + 1;
+}
+
+fn result(returned: c_long) -> io::Result<u64> {
+    u64::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sets the policy of a range, strictly: pages that do not follow it are moved with `migrate`, or the call fails.
+///
+/// # Errors
+/// No such node, a policy this kernel has not, or pages that could not be moved.
+///
+/// # Safety
+/// The range is a mapping of the caller's.
+pub(super) unsafe fn mbind(
+    start: *mut c_void,
+    bytes: usize,
+    policy: Policy,
+    nodes: &[u32],
+    migrate: bool,
+) -> io::Result<()> {
+    let mask = Mask::new(nodes)?;
+    let flags = MPOL_MF_STRICT | if migrate { MPOL_MF_MOVE } else { 0 };
+    // SAFETY: a policy changes no content of the caller's range; the mask has as many words as said.
+    result(unsafe {
+        libc::syscall(libc::SYS_mbind, start, bytes, policy.mode(), mask.0.as_ptr(), Mask::BITS, c_long::from(flags))
+    })
+    .map(drop)
+}
+
+/// Sets the policy of this thread, which the pages of files follow.
+///
+/// # Errors
+/// No such node, or a policy this kernel has not.
+pub(super) fn set_mempolicy(policy: Policy, nodes: &[u32]) -> io::Result<()> {
+    let mask = Mask::new(nodes)?;
+    // SAFETY: the mask has as many words as said.
+    result(unsafe { libc::syscall(libc::SYS_set_mempolicy, policy.mode(), mask.0.as_ptr(), Mask::BITS) }).map(drop)
+}
+
+/// Asks on which node each page is, or moves them when `target` tells where each goes. `each` is told the node where the page
+/// is, or the negative error number of why it is on none or was not moved.
+///
+/// # Errors
+/// The call fails as a whole.
+pub(super) fn move_pages(
+    pages: &[*mut c_void],
+    target: Option<&dyn Fn(usize) -> u32>,
+    mut each: impl FnMut(c_int),
+) -> io::Result<()> {
+    for (batch, pages) in pages.chunks(BATCH).enumerate() {
+        let mut status = vec![0 as c_int; pages.len()];
+        let nodes: Option<Vec<c_int>> =
+            target.map(|target| (0..pages.len()).map(|page| target(batch * BATCH + page).cast_signed()).collect());
+        // SAFETY: all arrays have as many entries as said. Addresses are only looked up, contents are not changed.
+        result(unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0 as c_long,
+                pages.len(),
+                pages.as_ptr(),
+                nodes.as_ref().map_or(ptr::null(), |nodes| nodes.as_ptr()),
+                status.as_mut_ptr(),
+                c_long::from(MPOL_MF_MOVE),
+            )
+        })?;
+        status.into_iter().for_each(&mut each);
+    }
+    Ok(())
+}
+
+/// Moves all of this process's pages on some nodes to others. Tells how many could not be moved.
+///
+/// # Errors
+/// No such node.
+pub(super) fn migrate_pages(from: &[u32], to: &[u32]) -> io::Result<u64> {
+    let (from, to) = (Mask::new(from)?, Mask::new(to)?);
+    // SAFETY: the masks have as many words as said.
+    result(unsafe { libc::syscall(libc::SYS_migrate_pages, 0 as c_long, Mask::BITS, from.0.as_ptr(), to.0.as_ptr()) })
+}

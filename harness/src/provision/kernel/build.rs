@@ -1,0 +1,96 @@
+//! Configures and builds a kernel out of tree.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::config::{Fragment, Lost};
+use crate::provision::error::{IoContext, ProvisionError};
+use crate::provision::progress::Step;
+use crate::provision::run::{Limits, run};
+
+/// The one module: it must load after PCI has claimed its resources. The guest has everything else built in.
+pub(super) const MODULE: &str = "drivers/cxl/cxl_acpi.ko";
+pub(super) const IMAGE: &str = "arch/x86/boot/bzImage";
+pub(super) const RELEASE_FILE: &str = "include/config/kernel.release";
+
+/// Lines that a whole build prints, roughly: the bar's hundred per cent.
+const ROUGH_LINES: u64 = 2_060;
+const CONFIG_LIMITS: Limits = Limits::minutes(15, 10);
+const BUILD_LIMITS: Limits = Limits::minutes(240, 20);
+
+/// Configures from the fragment, over a whole configuration if there is one. Returns what did not survive.
+pub(super) fn configure(
+    source: &Path,
+    build: &Path,
+    base: Option<&str>,
+    fragment: &Fragment,
+    log: &Path,
+    step: &mut Step,
+) -> Result<Lost, ProvisionError> {
+    step.phase("configuring", 0);
+    let configured = build.join(".config");
+    let mut make = kernel_make(source, build);
+    match base {
+        None => {
+            let file = build.join("cxl-cram.config");
+            fs::write(&file, fragment.text()).context("write", &file)?;
+            make.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &file);
+        }
+        Some(base) => {
+            fs::write(&configured, fragment.over(base)).context("write", &configured)?;
+            make.arg("olddefconfig");
+        }
+    }
+    run("configuring the kernel", &mut make, log, CONFIG_LIMITS, |line| step.advance(0, line.trim()))?;
+    let config = fs::read_to_string(&configured).context("read", &configured)?;
+    Lost::of(&fragment.dropped(&config), source)
+}
+
+/// Builds the image and the one module.
+pub(super) fn build(source: &Path, build: &Path, log: &Path, step: &mut Step) -> Result<(), ProvisionError> {
+    step.phase("building", ROUGH_LINES);
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let mut make = kernel_make(source, build);
+    make.args([&format!("-j{cores}"), "bzImage", MODULE]);
+    run("building the kernel", &mut make, log, BUILD_LIMITS, |line| {
+        step.advance(u64::from(is_target(line)), line.trim());
+    })
+}
+
+/// `make` for the kernel, free of what the user's environment says about other kernels.
+fn kernel_make(source: &Path, build: &Path) -> Command {
+    let mut make = Command::new("make");
+    let mut output = std::ffi::OsString::from("O=");
+    output.push(build);
+    make.arg("-C").arg(source).arg(output);
+    for variable in ["ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT", "KCONFIG_CONFIG", "MAKEFLAGS", "MFLAGS", "LOCALVERSION"]
+    {
+        make.env_remove(variable);
+    }
+    // The same source gives the same kernel for everybody.
+    make.envs([("KBUILD_BUILD_USER", "cxl-cram"), ("KBUILD_BUILD_HOST", "cxl-cram"), ("KBUILD_BUILD_VERSION", "1")]);
+    make.env("KBUILD_BUILD_TIMESTAMP", "1970-01-01 00:00:00 UTC");
+    make
+}
+
+/// Whether a line of make's output stands for one finished target ("  CC      mm/swap.o").
+fn is_target(line: &str) -> bool {
+    line.strip_prefix("  ")
+        .and_then(|line| line.split_once(' '))
+        .is_some_and(|(verb, _)| !verb.is_empty() && verb.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_make_that_name_a_target_are_counted() {
+        assert!(is_target("  CC      drivers/cxl/core/region.o"));
+        assert!(is_target("  CHKSHA1 include/linux/atomic/atomic-arch-fallback.h"));
+        assert!(!is_target("make[1]: Entering directory '/x'"));
+        assert!(!is_target("  warning: something"));
+        assert!(!is_target("Kernel: arch/x86/boot/bzImage is ready  (#1)"));
+    }
+}

@@ -1,0 +1,215 @@
+//! Finds the modules that a guest needs in a folder of built modules, in load order.
+//!
+//! The folder is what `make modules_install` leaves, what a distribution ships, or a build tree. What a module needs is
+//! read from the module itself (`depends=` in its `.modinfo`, written by modpost), so it works without `modules.dep` too.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use elf::ElfBytes;
+use elf::endian::AnyEndian;
+
+use crate::provision::cache::{Cache, Key, files_below};
+use crate::provision::error::{IoContext, ProvisionError};
+
+/// What a guest uses where the kernel has it as a module; what they depend on comes along. The agent's channel and disks
+/// first. `cxl_acpi` comes last: then everything is there that its devices bind to.
+const WANTED: [&str; 19] = [
+    "virtio_pci",
+    "virtio_console",
+    "virtio_blk",
+    "pvpanic_pci",
+    "ext4",
+    "zram",
+    "hwpoison_inject",
+    "mce_inject",
+    "device_dax",
+    "kmem",
+    "dax_cxl",
+    "cxl_core",
+    "cxl_port",
+    "cxl_pci",
+    "cxl_mem",
+    "cxl_pmem",
+    "nd_pmem",
+    "dax_pmem",
+    NEEDED,
+];
+/// Without this one there is no CXL window.
+const NEEDED: &str = "cxl_acpi";
+/// The program that decompresses each kind of file that `make modules_install` and distributions leave.
+const COMPRESSED: [(&str, &str); 3] = [(".ko.xz", "xz"), (".ko.gz", "gzip"), (".ko.zst", "zstd")];
+/// Far more than any module has; ends what was made to decompress without end.
+const MOST_BYTES: u64 = 256 << 20;
+/// No chain of modules is longer.
+const DEEPEST: usize = 64;
+
+/// What a module says about itself.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Info {
+    /// Names of the modules that must be there before.
+    depends: Vec<String>,
+    /// The release it was built for, as `uname -r` prints it.
+    release: String,
+}
+
+/// The modules that a guest on the kernel `release` needs from `folder`, in load order, decompressed.
+///
+/// An empty `release` is one that is not known; it fits every module.
+pub(super) fn find(cache: &Cache, folder: &Path, release: &str) -> Result<Vec<PathBuf>, ProvisionError> {
+    let folder = folder_of(folder, release);
+    let index = index(&folder)?;
+    if !index.contains_key(NEEDED) && !built_in(&folder, NEEDED) {
+        let hint = "build that kernel with CONFIG_CXL_ACPI=m, and name the folder that its modules were installed into";
+        return Err(ProvisionError::Missing { path: folder.join("cxl_acpi.ko"), hint: hint.into() });
+    }
+    let mut contents = BTreeMap::new();
+    let order = closure(&index, |path| {
+        let bytes = content(path)?;
+        let info = info(&bytes).map_err(|why| ProvisionError::Elf { path: path.into(), why })?;
+        if !release.is_empty() && info.release != release {
+            let why = format!("it was built for Linux {} and the kernel is {release}", info.release);
+            return Err(ProvisionError::Elf { path: path.into(), why });
+        }
+        contents.insert(path.to_owned(), bytes);
+        Ok(info.depends)
+    })?;
+    if order.iter().all(|path| decompressor(path).is_none()) {
+        return Ok(order);
+    }
+    let files: Vec<(String, &[u8])> =
+        order.iter().filter_map(|path| Some((module_name(path)? + ".ko", contents.get(path)?.as_slice()))).collect();
+    let inputs: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
+    let product = cache.product("modules", &Key::of(&inputs), |product| {
+        for (name, bytes) in &files {
+            let path = product.join(name);
+            fs::write(&path, bytes).context("write", &path)?;
+        }
+        Ok(())
+    })?;
+    Ok(files.iter().map(|(name, _)| product.join(name)).collect())
+}
+
+/// Where the modules of that release are when `folder` is above them: the root of an installation, or `lib/modules`.
+fn folder_of(folder: &Path, release: &str) -> PathBuf {
+    let inside =
+        [folder.join("lib/modules").join(release), folder.join("usr/lib/modules").join(release), folder.join(release)];
+    inside.into_iter().find(|folder| !release.is_empty() && folder.is_dir()).unwrap_or_else(|| folder.to_owned())
+}
+
+/// Every module below the folder by name. One in `updates` goes before the kernel's own, as it does for depmod.
+fn index(folder: &Path) -> Result<BTreeMap<String, PathBuf>, ProvisionError> {
+    let mut index = BTreeMap::new();
+    let is_update = |path: &Path| path.strip_prefix(folder).is_ok_and(|path| path.starts_with("updates"));
+    for path in files_below(folder)? {
+        if let Some(name) = module_name(&path)
+            && (is_update(&path) || !index.contains_key(&name))
+        {
+            index.insert(name, path);
+        }
+    }
+    Ok(index)
+}
+
+/// Whether `modules.builtin` says that the kernel has the module in itself.
+fn built_in(folder: &Path, name: &str) -> bool {
+    let text = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
+    text.lines().any(|line| module_name(Path::new(line)).as_deref() == Some(name))
+}
+
+/// The name under which the kernel knows the module in a file: "mce-inject.ko.xz" is `mce_inject`.
+fn module_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let endings = COMPRESSED.iter().map(|(ending, _)| *ending).chain([".ko"]);
+    let stem = endings.filter_map(|ending| name.strip_suffix(ending)).next()?;
+    Some(stem.replace('-', "_"))
+}
+
+fn decompressor(path: &Path) -> Option<&'static str> {
+    let name = path.file_name()?.to_str()?;
+    COMPRESSED.iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, program)| *program)
+}
+
+/// The wanted modules that there are, each after those that it depends on.
+fn closure(
+    index: &BTreeMap<String, PathBuf>,
+    mut depends: impl FnMut(&Path) -> Result<Vec<String>, ProvisionError>,
+) -> Result<Vec<PathBuf>, ProvisionError> {
+    let mut order = Vec::new();
+    let mut seen = HashSet::new();
+    for name in WANTED.into_iter().filter(|name| index.contains_key(*name)) {
+        // A module, with those of its dependencies that are still to be looked at.
+        let mut open: Vec<(PathBuf, Vec<String>)> = Vec::new();
+        let mut next = Some(name.to_owned());
+        loop {
+            if let Some(name) = next.take().filter(|name| !seen.contains(name)) {
+                let path = index.get(&name).ok_or_else(|| {
+                    let by = open.last().map_or_else(PathBuf::new, |(path, _)| path.clone());
+                    ProvisionError::Missing {
+                        hint: format!("it depends on {name}, which is not in the folder"),
+                        path: by,
+                    }
+                })?;
+                if open.len() >= DEEPEST {
+                    let why = "it depends on too long a chain of modules".into();
+                    return Err(ProvisionError::Elf { path: path.clone(), why });
+                }
+                let mut needs = depends(path)?;
+                needs.reverse();
+                seen.insert(name);
+                open.push((path.clone(), needs));
+            }
+            let Some((_, needs)) = open.last_mut() else { break };
+            next = needs.pop();
+            if next.is_none() {
+                order.extend(open.pop().map(|(path, _)| path));
+            }
+        }
+    }
+    Ok(order)
+}
+
+/// The module's bytes, decompressed.
+fn content(path: &Path) -> Result<Vec<u8>, ProvisionError> {
+    let Some(program) = decompressor(path) else { return fs::read(path).context("read", path) };
+    let file = File::open(path).context("read", path)?;
+    let mut command = Command::new(program);
+    command.args(["--decompress", "--stdout"]).stdin(file).stdout(Stdio::piped()).stderr(Stdio::null());
+    let not_started = |source| ProvisionError::NotStarted { program: program.into(), source };
+    let mut child = command.spawn().map_err(not_started)?;
+    let mut bytes = Vec::new();
+    let read = match child.stdout.take() {
+        Some(output) => output.take(MOST_BYTES).read_to_end(&mut bytes),
+        None => Ok(0),
+    };
+    let status = child.wait().context("decompress", path)?;
+    read.context("decompress", path)?;
+    match status.success() {
+        true => Ok(bytes),
+        false => Err(ProvisionError::Elf { path: path.into(), why: format!("{program} cannot decompress it") }),
+    }
+}
+
+fn info(bytes: &[u8]) -> Result<Info, String> {
+    let file = ElfBytes::<AnyEndian>::minimal_parse(bytes).map_err(|error| format!("it is no module: {error}"))?;
+    let section =
+        file.section_header_by_name(".modinfo").ok().flatten().ok_or("it is no module: it has no .modinfo")?;
+    let (data, _) = file.section_data(&section).map_err(|error| format!("it is a broken module: {error}"))?;
+    let mut info = Info::default();
+    for field in data.split(|byte| *byte == 0).map(String::from_utf8_lossy) {
+        if let Some(names) = field.strip_prefix("depends=") {
+            info.depends =
+                names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect();
+        } else if let Some(magic) = field.strip_prefix("vermagic=") {
+            info.release = magic.split(' ').next().unwrap_or_default().to_owned();
+        }
+    }
+    Ok(info)
+}
+
+#[cfg(test)]
+#[path = "modules_tests.rs"]
+mod tests;

@@ -1,0 +1,207 @@
+//! Panels over one time axis, with the steps of the story as numbered rules through all of them.
+
+use cxl_cram_device::html::{
+    markup::{Anchor, Svg, text_width},
+    plot::{Area, Size, horizontal_axis, plain, vertical_axis},
+    scale::{Scale, round_up},
+};
+
+/// Pixels left and right of the panels.
+const MARGINS: (f64, f64) = (66.0, 22.0);
+/// Pixels above a panel, for its title.
+const TITLE: f64 = 32.0;
+/// Pixels of a row of ticks.
+const ROW: f64 = 20.0;
+
+/// A chart. Times are in seconds.
+pub(super) struct Chart {
+    /// Its name, for those who do not see it.
+    pub(super) title: String,
+    /// What it shows, for them too.
+    pub(super) description: String,
+    /// First and last moment.
+    pub(super) span: (f64, f64),
+    /// When the steps began, in order.
+    pub(super) marks: Vec<f64>,
+    /// From top to bottom.
+    pub(super) panels: Vec<Panel>,
+    /// What a pointer at rest says of the time around a moment.
+    pub(super) hovers: Vec<(f64, String)>,
+}
+
+/// A part of a chart.
+pub(super) enum Panel {
+    /// Values over time.
+    Lines {
+        /// What is measured, and its unit.
+        title: String,
+        /// Pixels.
+        height: f64,
+        /// The lines, later ones above.
+        lines: Vec<Line>,
+        /// Times that are shaded.
+        shades: Vec<(f64, f64)>,
+    },
+    /// Moments at which something happened: a row each.
+    Ticks {
+        /// What happened.
+        title: String,
+        /// The name of a row and its moments.
+        rows: Vec<(String, Vec<f64>)>,
+    },
+}
+
+/// A line, broken where nothing is known.
+pub(super) struct Line {
+    /// CSS classes of the stroke, and of the area below it if that is wanted.
+    pub(super) classes: (&'static str, Option<&'static str>),
+    /// Unbroken runs of moment and value.
+    pub(super) runs: Vec<Vec<(f64, f64)>>,
+}
+
+impl Panel {
+    fn height(&self) -> f64 {
+        match self {
+            Self::Lines { height, .. } => *height,
+            Self::Ticks { rows, .. } => rows.len() as f64 * ROW,
+        }
+    }
+}
+
+impl Chart {
+    /// The drawing at one size.
+    pub(super) fn draw(&self, size: Size, id: &str) -> String {
+        let width = size.width();
+        let (left, right) = (MARGINS.0, width - MARGINS.1);
+        let x = Scale::linear(self.span.0, self.span.1, (left, right));
+        // The numbers of the steps stand in a line of their own at the top.
+        let top = if self.marks.is_empty() { 0.0 } else { 14.0 };
+        let panels: f64 = self.panels.iter().map(|panel| panel.height() + TITLE).sum();
+        let mut svg = Svg::new(id, width, top + panels + 44.0, &self.title, &self.description);
+        let mut area = Area { left, right, top, bottom: top };
+        for panel in &self.panels {
+            area.top = area.bottom + TITLE;
+            area.bottom = area.top + panel.height();
+            panel.draw(&mut svg, area, x);
+        }
+        let all = Area { top: top + TITLE, ..area };
+        for &mark in &self.marks {
+            svg.line("stepline", (x.at(mark), top + 4.0), (x.at(mark), all.bottom));
+        }
+        for (at, label) in numbers(&self.marks, x) {
+            svg.text("num", (at, 11.0), Anchor::Middle, &label);
+        }
+        horizontal_axis(&mut svg, area, x, &x.ticks(size.ticks()), plain, "seconds since the device started");
+        if size == Size::Wide {
+            self.hover(&mut svg, all, x);
+        }
+        svg.finish()
+    }
+
+    /// Columns that answer to a pointer.
+    fn hover(&self, svg: &mut Svg, area: Area, x: Scale) {
+        for (index, (at, text)) in self.hovers.iter().enumerate() {
+            let middle = |other: Option<&(f64, String)>, edge: f64| {
+                other.map_or(edge, |(other, _)| f64::midpoint(x.at(*at), x.at(*other)))
+            };
+            let from = middle(index.checked_sub(1).and_then(|before| self.hovers.get(before)), area.left);
+            let to = middle(self.hovers.get(index + 1), area.right);
+            svg.rect("hover", (from, area.top), (to - from, area.bottom - area.top), text);
+        }
+    }
+}
+
+impl Panel {
+    fn draw(&self, svg: &mut Svg, area: Area, x: Scale) {
+        match self {
+            Self::Lines { title, height, lines, shades } => {
+                let values = lines.iter().flat_map(|line| line.runs.iter().flatten()).map(|(_, value)| *value);
+                let most = values.fold(0.0, f64::max);
+                let ticks = if *height > 100.0 { 5 } else { 2 };
+                let y = Scale::linear(0.0, round_up(most, ticks), area.up());
+                for (from, to) in shades {
+                    let (from, to) = (x.at(*from), x.at(*to));
+                    svg.rect("blocked", (from, area.top), (to - from, area.bottom - area.top), "");
+                }
+                vertical_axis(svg, area, y, &y.ticks(ticks), plain, title);
+                for line in lines {
+                    line.draw(svg, area, x, y);
+                }
+            }
+            Self::Ticks { title, rows } => {
+                svg.text("soft", (0.0, area.top - 12.0), Anchor::Start, title);
+                for (index, (name, moments)) in rows.iter().enumerate() {
+                    let (top, bottom) = (area.top + index as f64 * ROW, area.top + (index + 1) as f64 * ROW);
+                    svg.line("grid", (area.left, bottom - 3.0), (area.right, bottom - 3.0));
+                    svg.text("soft", (area.left - 7.0, bottom - 5.0), Anchor::End, name);
+                    for &moment in moments {
+                        svg.line("tick", (x.at(moment), top + 4.0), (x.at(moment), bottom - 3.0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Line {
+    fn draw(&self, svg: &mut Svg, area: Area, x: Scale, y: Scale) {
+        for run in &self.runs {
+            let points: Vec<_> = thinned(run).into_iter().map(|(at, value)| (x.at(at), y.at(value))).collect();
+            let (Some(first), Some(last)) = (points.first().copied(), points.last().copied()) else { continue };
+            if let Some(class) = self.classes.1 {
+                let below = points.iter().copied().chain([(last.0, area.bottom), (first.0, area.bottom)]);
+                svg.path(class, &below.collect::<Vec<_>>());
+            }
+            svg.path(self.classes.0, &points);
+        }
+    }
+}
+
+/// Without the points inside level stretches, which a drawing does not need.
+fn thinned(run: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let level = |at: usize| at > 0 && at + 1 < run.len() && run[at - 1].1 == run[at].1 && run[at].1 == run[at + 1].1;
+    (0..run.len()).filter(|&at| !level(at)).map(|at| run[at]).collect()
+}
+
+/// Where the numbers of the steps stand. Those that would run into each other are one: `3–5`.
+fn numbers(marks: &[f64], x: Scale) -> Vec<(f64, String)> {
+    let mut groups: Vec<(f64, usize, usize)> = Vec::new();
+    let label =
+        |first: usize, last: usize| if first == last { format!("{first}") } else { format!("{first}–{last}") };
+    for (index, &mark) in marks.iter().enumerate() {
+        let (at, number) = (x.at(mark), index + 1);
+        let joins = groups.last().is_some_and(|&(before, first, last)| {
+            let room = text_width(&label(first, last)) / 2.0 + text_width(&label(number, number)) / 2.0 + 4.0;
+            at - before < room
+        });
+        match groups.last_mut() {
+            Some(group) if joins => group.2 = number,
+            _ => groups.push((at, number, number)),
+        }
+    }
+    groups.into_iter().map(|(at, first, last)| (at, label(first, last))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_steps_do_not_run_into_each_other() {
+        let x = Scale::linear(0.0, 100.0, (0.0, 300.0));
+        let marks: Vec<f64> = [0.0, 1.0, 2.0, 30.0, 31.0, 60.0].into();
+        let numbers = numbers(&marks, x);
+        let labels: Vec<_> = numbers.iter().map(|(_, label)| label.as_str()).collect();
+        assert_eq!(labels, ["1–3", "4–5", "6"]);
+        for pair in numbers.windows(2) {
+            let edge = |(at, label): &(f64, String), side: f64| at + side * text_width(label) / 2.0;
+            assert!(edge(&pair[0], 1.0) < edge(&pair[1], -1.0), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn a_level_stretch_keeps_its_ends() {
+        let run = [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (3.0, 5.0), (4.0, 5.0)];
+        assert_eq!(thinned(&run), [(0.0, 1.0), (2.0, 1.0), (3.0, 5.0), (4.0, 5.0)]);
+    }
+}

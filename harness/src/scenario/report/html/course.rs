@@ -1,0 +1,267 @@
+//! The course of a story: what a device held and did, as charts.
+
+use cxl_cram_device::{
+    cxl::vectors,
+    html::{
+        markup::escape,
+        plot::{Size, at_sizes, plain},
+    },
+    size::format_bytes,
+};
+
+use super::chart::{Chart, Line, Panel};
+use crate::scenario::{Sample, Timeline};
+
+/// Pixels of the panel of occupancy.
+const LARGE: f64 = 230.0;
+/// Pixels of any other panel, and of that of a device which held nothing.
+const SMALL: f64 = 64.0;
+/// Columns that answer to a pointer, at most.
+const HOVERS: usize = 200;
+/// A pause between samples longer than this, seconds, and this many times the usual one, is a gap.
+const GAP: (f64, f64) = (1.0, 3.0);
+/// The charts and the steps. `id` is the scenario's in the page.
+pub(super) fn section(timeline: &Timeline, id: &str) -> String {
+    let mut out = String::new();
+    let devices = timeline.devices.len();
+    for (index, samples) in timeline.devices.iter().enumerate().filter(|(_, samples)| samples.len() > 1) {
+        if devices > 1 {
+            out.push_str(&format!("<h3>Device {index}</h3>\n"));
+        }
+        let chart = chart(timeline, index, samples);
+        let drawing = at_sizes(&format!("{id}-d{index}"), [Size::Wide, Size::Narrow], |size, id| chart.draw(size, id));
+        out.push_str(&format!("<figure>\n{drawing}{}</figure>\n", legend(samples)));
+    }
+    if !timeline.marks.is_empty() {
+        let step = |mark: &crate::scenario::Mark| {
+            let at = mark.at_ms as f64 / 1000.0;
+            format!("<li><span class=\"soft\">{at:.1} s</span> {}</li>\n", escape(&mark.step))
+        };
+        let steps: String = timeline.marks.iter().map(step).collect();
+        out.push_str(&format!("<h3>Steps</h3>\n<ol class=\"steps\">\n{steps}</ol>\n"));
+    }
+    out
+}
+
+fn chart(timeline: &Timeline, index: usize, samples: &[Sample]) -> Chart {
+    let span = span(timeline);
+    let runs = runs(samples, span.0);
+    let mut panels = vec![occupancy(&runs)];
+    panels.extend(traffic(&runs));
+    panels.extend(poison(&runs));
+    panels.extend(signals(samples));
+    if index == 0 {
+        panels.extend(noted(timeline, span.0));
+    }
+    let every = samples.len().div_ceil(HOVERS);
+    let seen = samples.iter().filter(|sample| seconds(sample.at_ms) >= span.0);
+    let most = samples.iter().map(|sample| sample.used).max().unwrap_or(0);
+    let physical = samples.iter().map(|sample| sample.physical).max().unwrap_or(0);
+    Chart {
+        title: format!("Device {index} over time"),
+        description: format!("At most {} of {} used.", format_bytes(most), format_bytes(physical)),
+        span,
+        marks: timeline.marks.iter().map(|mark| seconds(mark.at_ms)).collect(),
+        panels,
+        hovers: seen.step_by(every).map(|sample| (seconds(sample.at_ms), said(sample))).collect(),
+    }
+}
+
+/// From shortly before the first step, which is when the guest has booted, to the end; the same for all devices.
+fn span(timeline: &Timeline) -> (f64, f64) {
+    let ends = timeline.devices.iter().filter_map(|samples| samples.last()).map(|sample| sample.at_ms);
+    let end = seconds(ends.chain(timeline.marks.iter().map(|mark| mark.at_ms)).max().unwrap_or(0));
+    let first = timeline.marks.first().map_or(0.0, |mark| seconds(mark.at_ms));
+    ((first - (end - first) * 0.04).max(0.0), end)
+}
+
+/// Unbroken runs of samples, from the last before `from`.
+fn runs(samples: &[Sample], from: f64) -> Vec<&[Sample]> {
+    let before = samples.iter().take_while(|sample| seconds(sample.at_ms) < from).count();
+    let samples = &samples[before.saturating_sub(1)..];
+    let apart = |pair: &[Sample]| seconds(pair[1].at_ms.saturating_sub(pair[0].at_ms));
+    let mut pauses: Vec<_> = samples.windows(2).map(apart).collect();
+    pauses.sort_by(f64::total_cmp);
+    let usual = pauses.get(pauses.len() / 2).copied().unwrap_or(0.0);
+    let gap = GAP.0.max(GAP.1 * usual);
+    samples.chunk_by(|one, next| seconds(next.at_ms.saturating_sub(one.at_ms)) <= gap).collect()
+}
+
+/// Used and physical media, the watermarks as levels of use, and the decompressed cache.
+fn occupancy(runs: &[&[Sample]]) -> Panel {
+    let most = runs.iter().copied().flatten().map(|sample| sample.physical.max(sample.used).max(sample.resident)).max();
+    let (unit, name) = unit(most.unwrap_or(0));
+    let line =
+        |classes, value: fn(&Sample) -> u64| Line { classes, runs: points(runs, |sample| value(sample) as f64 / unit) };
+    Panel::Lines {
+        title: name.to_owned(),
+        height: if runs.iter().copied().flatten().any(moved) { LARGE } else { SMALL },
+        lines: vec![
+            line(("step s3", None), |sample| sample.resident),
+            line(("level s2", None), |sample| sample.physical.saturating_sub(sample.high_watermark)),
+            line(("level s1", None), |sample| sample.physical.saturating_sub(sample.low_watermark)),
+            line(("limit", None), |sample| sample.physical),
+            line(("step s0", Some("area s0")), |sample| sample.used),
+        ],
+        shades: blocked(runs),
+    }
+}
+
+/// When the device was blocked: from a sample that says so to the first that does not.
+fn blocked(runs: &[&[Sample]]) -> Vec<(f64, f64)> {
+    let mut times: Vec<(f64, f64)> = Vec::new();
+    for pair in runs.iter().flat_map(|run| run.windows(2)).filter(|pair| pair[0].blocked) {
+        let (from, to) = (seconds(pair[0].at_ms), seconds(pair[1].at_ms));
+        match times.last_mut() {
+            Some(last) if last.1 >= from => last.1 = to,
+            _ => times.push((from, to)),
+        }
+    }
+    times
+}
+
+/// Pages a second; none when nothing moved.
+fn traffic(runs: &[&[Sample]]) -> Option<Panel> {
+    let rate = |class, value: fn(&Sample) -> u64| {
+        let between = |pair: &[Sample]| {
+            let apart = seconds(pair[1].at_ms.saturating_sub(pair[0].at_ms)).max(0.001);
+            (seconds(pair[1].at_ms), value(&pair[1]).saturating_sub(value(&pair[0])) as f64 / apart / 1000.0)
+        };
+        Line { classes: (class, None), runs: runs.iter().map(|run| run.windows(2).map(between).collect()).collect() }
+    };
+    let lines = vec![
+        rate("step s6", |sample| sample.written_back),
+        rate("step s5", |sample| sample.evicted),
+        rate("step s4", |sample| sample.faults),
+    ];
+    let title = "1000 pages a second".to_owned();
+    runs.iter().copied().flatten().any(moved).then_some(Panel::Lines {
+        title,
+        height: SMALL,
+        lines,
+        shades: Vec::new(),
+    })
+}
+
+/// Poisoned bytes; none when there never were.
+fn poison(runs: &[&[Sample]]) -> Option<Panel> {
+    let most = runs.iter().copied().flatten().map(|sample| sample.poisoned).max().filter(|most| *most > 0)?;
+    let (unit, name) = unit(most);
+    let line =
+        Line { classes: ("step s7", Some("area s7")), runs: points(runs, |sample| sample.poisoned as f64 / unit) };
+    Some(Panel::Lines { title: format!("poisoned, {name}"), height: SMALL, lines: vec![line], shades: Vec::new() })
+}
+
+/// Crossings and interrupts; none when there were none.
+fn signals(samples: &[Sample]) -> Option<Panel> {
+    let grown = |count: &dyn Fn(&Sample) -> u64| -> Vec<f64> {
+        let first = samples.first().filter(|sample| count(sample) > 0).map(|sample| seconds(sample.at_ms));
+        let later = samples.windows(2).filter(|pair| count(&pair[1]) > count(&pair[0]));
+        first.into_iter().chain(later.map(|pair| seconds(pair[1].at_ms))).collect()
+    };
+    let mut rows = vec![
+        ("low".to_owned(), grown(&|sample| sample.low_crossings)),
+        ("high".to_owned(), grown(&|sample| sample.high_crossings)),
+    ];
+    rows.retain(|(_, moments)| !moments.is_empty());
+    let mut vectors: Vec<u32> = samples.iter().flat_map(|sample| sample.interrupts.keys().copied()).collect();
+    vectors.sort_unstable();
+    vectors.dedup();
+    for vector in vectors {
+        let moments = grown(&|sample| sample.interrupts.get(&vector).copied().unwrap_or(0));
+        rows.push((vector_name(vector), moments));
+    }
+    let title = "crossings of the watermarks; interrupts".to_owned();
+    (!rows.is_empty()).then_some(Panel::Ticks { title, rows })
+}
+
+/// Who signals on a vector.
+fn vector_name(vector: u32) -> String {
+    let name = match u16::try_from(vector) {
+        Ok(vectors::DOE) => "DOE",
+        Ok(vectors::EVENT_INFORMATION) => "info",
+        Ok(vectors::EVENT_WARNING) => "warning",
+        Ok(vectors::EVENT_FAILURE) => "failure",
+        Ok(vectors::EVENT_FATAL) => "fatal",
+        Ok(vectors::MAILBOX) => "mailbox",
+        Ok(vectors::LOW_THRESHOLD) => "lthresh",
+        Ok(vectors::HIGH_THRESHOLD) => "hthresh",
+        _ => return format!("MSI-X {vector}"),
+    };
+    name.to_owned()
+}
+
+/// What the story noted: a panel a series.
+fn noted(timeline: &Timeline, from: f64) -> impl Iterator<Item = Panel> {
+    timeline.series.iter().map(move |(name, series)| {
+        let run = series.iter().map(|(at, value)| (seconds(*at), *value)).filter(|(at, _)| *at >= from).collect();
+        let lines = vec![Line { classes: ("step s0", Some("area s0")), runs: vec![run] }];
+        Panel::Lines { title: name.clone(), height: SMALL, lines, shades: Vec::new() }
+    })
+}
+
+fn points(runs: &[&[Sample]], value: impl Fn(&Sample) -> f64) -> Vec<Vec<(f64, f64)>> {
+    runs.iter().map(|run| run.iter().map(|sample| (seconds(sample.at_ms), value(sample))).collect()).collect()
+}
+
+/// What a pointer at rest says of a sample.
+fn said(sample: &Sample) -> String {
+    let mut text = format!(
+        "{} s\nused {} of {}, metadata {}\nresident {}\n{} faults, {} evicted, {} written back",
+        plain(seconds(sample.at_ms)),
+        format_bytes(sample.used),
+        format_bytes(sample.physical),
+        format_bytes(sample.metadata),
+        format_bytes(sample.resident),
+        sample.faults,
+        sample.evicted,
+        sample.written_back,
+    );
+    if sample.poisoned > 0 {
+        text.push_str(&format!("\npoisoned {}", format_bytes(sample.poisoned)));
+    }
+    for (vector, count) in &sample.interrupts {
+        text.push_str(&format!("\nMSI-X {vector} ({}): {count}", vector_name(*vector)));
+    }
+    if sample.blocked {
+        text.push_str("\nblocked");
+    }
+    text
+}
+
+/// The lines there are.
+fn legend(samples: &[Sample]) -> String {
+    let ever = |holds: fn(&Sample) -> bool| samples.iter().any(holds);
+    let entries = [
+        ("s0", "used", true),
+        ("limit", "physical", true),
+        ("level s1", "low watermark", true),
+        ("level s2", "high watermark", true),
+        ("s3", "resident (decompressed)", true),
+        ("s4", "faulted", ever(moved)),
+        ("s5", "evicted", ever(moved)),
+        ("s6", "written back", ever(moved)),
+        ("shade", "blocked", ever(|sample| sample.blocked)),
+    ];
+    let entries = entries.iter().filter(|(.., there)| *there);
+    let entries = entries.map(|(class, name, _)| format!("<li><span class=\"swatch {class}\"></span>{name}</li>\n"));
+    format!("<ul class=\"legend\">\n{}</ul>\n", entries.collect::<String>())
+}
+
+/// Whether a page has gone in or out.
+fn moved(sample: &Sample) -> bool {
+    sample.faults > 0 || sample.evicted > 0 || sample.written_back > 0
+}
+
+/// The unit an axis that ends at `most` bytes is best read in.
+fn unit(most: u64) -> (f64, &'static str) {
+    match most {
+        0..0x40_0000 => (1024.0, "KiB"),
+        0x40_0000..0x1_0000_0000 => (1024.0 * 1024.0, "MiB"),
+        _ => (1024.0 * 1024.0 * 1024.0, "GiB"),
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
