@@ -18,7 +18,11 @@ pub struct ProvisionArgs {
     #[arg(long, value_name = "PACKAGE", conflicts_with_all = ["kernel", "kernel_tree"])]
     kernel_package: Option<KernelPackage>,
 
-    /// A folder of *.patch files to apply to that source first; may be given more than once
+    /// Do not apply this project's own patches (guest-tests/kernel/series) to linux-source-6.12
+    #[arg(long, conflicts_with_all = ["kernel", "kernel_tree"])]
+    plain: bool,
+
+    /// A further folder of *.patch files to apply to that source first; may be given more than once
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["kernel", "kernel_tree"])]
     series: Vec<PathBuf>,
 
@@ -70,6 +74,7 @@ impl ProvisionArgs {
         Options {
             qemu: own.qemu,
             kernel_package: own.kernel_package.unwrap_or_default(),
+            kernel_plain: own.plain,
             series: own.series,
             kernel_tree: own.kernel_tree,
             kernel_config: own.kernel_config,

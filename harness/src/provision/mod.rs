@@ -43,7 +43,9 @@ pub struct Options {
     pub qemu: Option<PathBuf>,
     /// Which of Debian's kernel sources to build.
     pub kernel_package: KernelPackage,
-    /// Folders of patches on that source, one after the other.
+    /// That source as Debian has it, without this project's own patches (which are for the default package).
+    pub kernel_plain: bool,
+    /// Further folders of patches on that source, one after the other.
     pub series: Vec<PathBuf>,
     /// A kernel source tree to build instead of Debian's; rebuilt by `make` as it changes.
     pub kernel_tree: Option<PathBuf>,
@@ -175,7 +177,12 @@ impl<'a> Maker<'a> {
     /// The source that the kernel is built from.
     fn patched_source(&self) -> Result<kernel::Source, ProvisionError> {
         let base = self.package_source()?;
-        let series = kernel::Series::read(&self.options.series)?;
+        let mut folders = Vec::new();
+        if !self.options.kernel_plain && self.options.kernel_package == KernelPackage::default() {
+            folders = kernel::own_series()?;
+        }
+        folders.extend_from_slice(&self.options.series);
+        let series = kernel::Series::read(&folders)?;
         if series.is_empty() {
             return Ok(base);
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use self::config::BaseConfig;
 use self::config::Fragment;
-pub(super) use self::series::Series;
+pub(super) use self::series::{Series, own as own_series};
 pub use self::source::KernelPackage;
 use super::Options;
 use super::cache::{Cache, Key, remove};

@@ -11,9 +11,17 @@ use crate::provision::cache::{Key, list};
 use crate::provision::error::{IoContext, ProvisionError};
 use crate::provision::progress::Step;
 use crate::provision::run::{Limits, new_log, run};
+use crate::provision::workspace;
 
 const COPY_LIMITS: Limits = Limits::minutes(30, 30);
 const PATCH_LIMITS: Limits = Limits::minutes(5, 5);
+
+/// This project's own series, for [`super::KernelPackage::default`]: every folder of `guest-tests/kernel/series`, in the
+/// order of their names.
+pub(in crate::provision) fn own() -> Result<Vec<PathBuf>, ProvisionError> {
+    let folder = workspace().join("guest-tests/kernel/series");
+    Ok(list(&folder)?.into_iter().filter(|path| path.is_dir()).collect())
+}
 
 /// The patches of one or more folders, read.
 #[derive(Debug, Default)]
