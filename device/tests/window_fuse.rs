@@ -198,6 +198,31 @@ fn poison_injected_into_a_dirty_resident_page_is_seen_and_only_its_line_is_lost(
 }
 
 #[test]
+fn a_load_of_a_poisoned_page_is_told_when_it_faults_and_not_while_it_is_resident() {
+    if no_fuse() {
+        return;
+    }
+    let setup = Setup::new(16 * MIB, 16 * MIB);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    setup.media.add_listener(Box::new({
+        let heard = Arc::clone(&heard);
+        move |event| heard.lock().push(event)
+    }));
+    let mut client = setup.client();
+    client.noise(0, 2);
+    setup.media.inject_poison(PAGE + 64).unwrap();
+    setup.window.flush();
+    assert_eq!(*heard.lock(), [], "the device itself loads nothing");
+    client.load(PAGE + 128);
+    client.load(PAGE + 64);
+    let told = MediaEvent::PoisonRead { dpa: PAGE + 64, length: 64 };
+    assert_eq!(*heard.lock(), [told]);
+    setup.window.invalidate(PAGE..2 * PAGE);
+    client.load(PAGE + 128);
+    assert_eq!(*heard.lock(), [told, told]);
+}
+
+#[test]
 fn accesses_by_message_and_by_mapping_agree() {
     if no_fuse() {
         return;

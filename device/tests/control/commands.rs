@@ -141,6 +141,8 @@ fn poison_is_injected_listed_and_cleared() {
     );
     assert_eq!(peer.execute("query-status", json!({}))["poisoned"], 192);
     let poisoned = load(&rig, 1);
+    let told = peer.receive();
+    assert_eq!((&told["event"], &told["data"]), (&json!("CXL_CRAM_POISON_READ"), &json!({"dpa": 4160, "length": 128})));
     assert_eq!(poisoned[64..72], POISON_PATTERN.to_le_bytes());
     assert_eq!(poisoned[192..], before[192..]);
 

@@ -64,7 +64,7 @@ pub enum Task {
         locked: bool,
     },
     /// Maps the first pages of a file, from the page cache until they are written. Answered with [`Done::Mapped`].
-    MapFile {
+    MapCached {
         /// Absolute path.
         path: String,
         /// A multiple of 4096.

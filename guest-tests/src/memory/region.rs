@@ -73,7 +73,7 @@ impl Region {
     ///
     /// # Errors
     /// The file is shorter, or cannot be mapped; there is no such node.
-    pub fn of_file(path: &Path, pages: usize, node: u32) -> io::Result<Self> {
+    pub fn of_page_cache(path: &Path, pages: usize, node: u32) -> io::Result<Self> {
         let file = File::open(path)?;
         let bytes = pages.checked_mul(PAGE).filter(|&bytes| bytes > 0).ok_or_else(|| io::Error::other("map a page"))?;
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.

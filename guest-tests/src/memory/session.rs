@@ -56,8 +56,8 @@ impl Session {
             }
             Task::Fill { range, pattern } => self.fill(range, &pattern),
             Task::Verify { range, pattern } => self.verify(range, &pattern),
-            Task::MapFile { path, bytes, node } => pages_in(bytes)
-                .and_then(|pages| Region::of_file(Path::new(&path), pages, node))
+            Task::MapCached { path, bytes, node } => pages_in(bytes)
+                .and_then(|pages| Region::of_page_cache(Path::new(&path), pages, node))
                 .map(|region| self.keep(region))
                 .map_err(|error| Failure::io("map a file", &error)),
             Task::MapShared { path, bytes } => pages_in(bytes)
@@ -71,28 +71,28 @@ impl Session {
             Task::MovePages { range, nodes } => {
                 let (region, first, pages) = self.resolve(range)?;
                 by_node(|count| region.move_pages(first, pages, &nodes, count))
-                    .map_err(|error| Failure::io("move pages", &error))
+                    .map_err(|error| Failure::io("move_pages", &error))
             }
             Task::MigratePages { from, to } => numa::migrate_pages(&from, &to)
                 .map(|pages| Done::Left { pages })
-                .map_err(|error| Failure::io("migrate pages", &error)),
+                .map_err(|error| Failure::io("migrate_pages", &error)),
             Task::Churn { range, threads, rounds, seed, nodes } => {
                 let (region, first, pages) = self.resolve(range)?;
                 churn(region, first, pages, (threads, rounds, seed), &nodes)
                     .map(|Churned { verdict, passes, moved }| Done::Churned { verdict, passes, moved })
-                    .map_err(|error| Failure::io("move pages", &error))
+                    .map_err(|error| Failure::io("move_pages", &error))
             }
             Task::Guard { early } => {
                 guard::install(early).map(|()| Done::Nothing).map_err(|error| Failure::io("survive SIGBUS", &error))
             }
             Task::Faults => Ok(Done::Faults { faults: guard::faults() }),
             Task::Advise { range, advice } => {
-                self.timed(range, |region, first, pages| region.advise(first, pages, advice))
+                self.timed("advise", range, |region, first, pages| region.advise(first, pages, advice))
             }
             Task::Bind { range, policy, nodes, migrate } => {
-                self.timed(range, |region, first, pages| region.bind(first, pages, policy, &nodes, migrate))
+                self.timed("mbind", range, |region, first, pages| region.bind(first, pages, policy, &nodes, migrate))
             }
-            Task::Touch { range, write, rounds } => self.timed(range, |region, first, pages| {
+            Task::Touch { range, write, rounds } => self.timed("touch", range, |region, first, pages| {
                 for _ in 0..rounds {
                     (first..first + pages).for_each(|page| touch(region.page(page), write));
                 }
@@ -135,7 +135,7 @@ impl Session {
 
     fn fill(&mut self, range: Range, pattern: &Pattern) -> Result<Done, Failure> {
         let mut source = source(pattern)?;
-        self.timed(range, |region, first, pages| {
+        self.timed("fill", range, |region, first, pages| {
             for index in first..first + pages {
                 region.page(index).copy_from_slice(source.page(index as u64)?);
             }
@@ -146,7 +146,7 @@ impl Session {
     fn verify(&mut self, range: Range, pattern: &Pattern) -> Result<Done, Failure> {
         let mut source = source(pattern)?;
         let mut verdict = Verdict::default();
-        let took = self.timed(range, |region, first, pages| {
+        let took = self.timed("verify", range, |region, first, pages| {
             for index in first..first + pages {
                 let number = index as u64;
                 verdict.compare(number, source.page(number)?, region.page(index));
@@ -159,12 +159,13 @@ impl Session {
 
     fn timed(
         &mut self,
+        what: &str,
         range: Range,
         work: impl FnOnce(&mut Region, usize, usize) -> io::Result<()>,
     ) -> Result<Done, Failure> {
         let (region, first, pages) = self.resolve(range)?;
         let begin = Instant::now();
-        work(region, first, pages).map_err(|error| Failure::io("work on pages", &error))?;
+        work(region, first, pages).map_err(|error| Failure::io(what, &error))?;
         let nanoseconds = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Ok(Done::Took { pages: pages as u64, nanoseconds })
     }

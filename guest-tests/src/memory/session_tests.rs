@@ -73,7 +73,7 @@ fn pages_of_a_file_are_its_own_until_they_are_written() {
     let path = std::env::temp_dir().join(format!("cxl-cram-map-{}", std::process::id()));
     std::fs::write(&path, vec![3; 2 * PAGE]).unwrap();
     let mut session = Session::default();
-    let map = |bytes| Task::MapFile { path: path.to_str().unwrap().into(), bytes, node: 0 };
+    let map = |bytes| Task::MapCached { path: path.to_str().unwrap().into(), bytes, node: 0 };
     session.perform(map(2 * PAGE as u64)).unwrap();
     let region = session.maps.get_mut(&1).unwrap();
     assert_eq!(region.page(1), &[3; PAGE]);

@@ -147,7 +147,7 @@ impl Guest {
     pub fn spawn(&self, program: Program) -> Result<Spawned, GuestError> {
         let what = program.argv.join(" ");
         match self.call(&what, Call::Spawn(program), SHORT)? {
-            Reply::Spawned { child, .. } => Ok(Spawned::new(self.clone(), what, child)),
+            Reply::Spawned { child, pid } => Ok(Spawned::new(self.clone(), what, child, pid)),
             other => Err(self.unfit(&what, &other)),
         }
     }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cxl_cram_guest::memory::guard::Fault;
-use cxl_cram_guest::memory::numa::Policy;
 use cxl_cram_guest::memory::protocol::{Advice, Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
+pub use cxl_cram_guest::memory::{guard::Fault, numa::Policy};
 use cxl_cram_guest::pattern::{PAGE, Pattern, Verdict};
 use cxl_cram_guest::protocol::{Failure, Stream};
 
@@ -56,6 +55,17 @@ pub struct Nodes {
     pub nodes: BTreeMap<u32, u64>,
     /// Pages that are on none, by error number; 2 (`ENOENT`) is not present.
     pub absent: BTreeMap<i32, u64>,
+}
+
+/// What came of pages that were written and moved at the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Churned {
+    /// All comparisons.
+    pub verdict: Verdict,
+    /// Times the pages were told to move.
+    pub passes: u64,
+    /// Pages that moved.
+    pub moved: u64,
 }
 
 impl Nodes {
@@ -154,8 +164,8 @@ impl Memory {
     ///
     /// # Errors
     /// The file is shorter, or the node does not have the memory.
-    pub fn map_file(&mut self, path: &str, bytes: u64, node: u32, limit: Duration) -> Result<Mapping, GuestError> {
-        self.map(Task::MapFile { path: path.to_owned(), bytes, node }, bytes, limit)
+    pub fn map_cached(&mut self, path: &str, bytes: u64, node: u32, limit: Duration) -> Result<Mapping, GuestError> {
+        self.map(Task::MapCached { path: path.to_owned(), bytes, node }, bytes, limit)
     }
 
     /// Binds pages to a node and moves those that are elsewhere.
@@ -195,6 +205,25 @@ impl Memory {
     pub fn migrate(&mut self, from: &[u32], to: &[u32], limit: Duration) -> Result<u64, GuestError> {
         match self.order(Task::MigratePages { from: from.to_vec(), to: to.to_vec() }, limit)? {
             Done::Left { pages } => Ok(pages),
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// Has threads rewrite and verify pages, `rounds` times each, while all of them move to these nodes in turn.
+    ///
+    /// # Errors
+    /// The pages cannot be moved at all, or it took too long. Pages that differ are no error: the verdict tells.
+    pub fn churn(
+        &mut self,
+        range: Range,
+        threads: u32,
+        rounds: u32,
+        nodes: &[u32],
+        limit: Duration,
+    ) -> Result<Churned, GuestError> {
+        let seed = range.map;
+        match self.order(Task::Churn { range, threads, rounds, seed, nodes: nodes.to_vec() }, limit)? {
+            Done::Churned { verdict, passes, moved } => Ok(Churned { verdict, passes, moved }),
             other => Err(self.unfit(&other)),
         }
     }

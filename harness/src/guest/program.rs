@@ -16,6 +16,7 @@ pub struct Spawned {
     guest: Guest,
     what: String,
     child: u64,
+    pid: u32,
     events: Receiver<Event>,
     exit: Option<Exit>,
 }
@@ -30,14 +31,19 @@ pub enum Next {
 }
 
 impl Spawned {
-    pub(super) fn new(guest: Guest, what: String, child: u64) -> Self {
+    pub(super) fn new(guest: Guest, what: String, child: u64, pid: u32) -> Self {
         let events = guest.channel().follow(Followed::Program(child));
-        Self { guest, what, child, events, exit: None }
+        Self { guest, what, child, pid, events, exit: None }
     }
 
     /// Its command line.
     pub fn what(&self) -> &str {
         &self.what
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The guest it lives in.

@@ -11,7 +11,7 @@ use super::console::{Trouble, Watcher};
 use super::hang::{self, Witness};
 use super::health::{Exit, Health};
 use super::process::{Files, Process, ProcessError};
-use super::qmp::{self, Monitor, QmpError};
+use super::qmp::{self, Door, Monitor, QmpError};
 use super::terminal::Terminal;
 use super::topology::{self, Kernel, Sockets};
 use cxl_cram_guest::protocol::Hello;
@@ -114,7 +114,12 @@ impl Machine {
     /// # Errors
     /// QEMU has ended, or another connection is open.
     pub fn monitor(&self) -> Result<Monitor, QmpError> {
-        Monitor::connect(&self.sockets.qmp, &self.health, LISTEN_LIMIT)
+        self.monitor_door().open()
+    }
+
+    /// The way to the monitor, to be kept by another thread.
+    pub fn monitor_door(&self) -> Door {
+        Door::new(self.sockets.qmp.clone(), self.health.clone(), LISTEN_LIMIT)
     }
 
     /// What the guest kernel complained of so far.

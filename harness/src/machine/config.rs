@@ -107,6 +107,8 @@ pub struct MachineConfig {
     pub drives: Vec<Drive>,
     /// Let the guest restart. Otherwise a restart, and so a panic, ends QEMU.
     pub restarts: bool,
+    /// Whether machine checks will be raised, as Intel's processors report them.
+    pub machine_checks: bool,
     /// Further arguments for QEMU, after all others.
     pub extra: Vec<OsString>,
 }
@@ -149,6 +151,7 @@ impl MachineConfig {
             domains: Vec::new(),
             drives: Vec::new(),
             restarts: false,
+            machine_checks: false,
             extra: Vec::new(),
         }
     }
@@ -194,6 +197,7 @@ impl fmt::Debug for MachineConfig {
             .field("domains", &self.domains)
             .field("drives", &self.drives)
             .field("restarts", &self.restarts)
+            .field("machine_checks", &self.machine_checks)
             .field("extra", &self.extra)
             .finish_non_exhaustive()
     }

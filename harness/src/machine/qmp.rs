@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,29 @@ pub enum QmpError {
         /// What it said.
         source: qapi::Error,
     },
+}
+
+/// Where a machine's monitor is, for those who outlive a borrow of the machine.
+#[derive(Clone)]
+pub struct Door {
+    socket: PathBuf,
+    health: Health,
+    limit: Duration,
+}
+
+impl Door {
+    /// The monitor on this socket, of the machine with this health, which may take so long to answer a connection.
+    pub(super) fn new(socket: PathBuf, health: Health, limit: Duration) -> Self {
+        Self { socket, health, limit }
+    }
+
+    /// A connection. There can be one at a time.
+    ///
+    /// # Errors
+    /// QEMU has ended, or another connection is open and stays so.
+    pub fn open(&self) -> Result<Monitor, QmpError> {
+        Monitor::connect(&self.socket, &self.health, self.limit)
+    }
 }
 
 /// A connection to the monitor, past the greeting.

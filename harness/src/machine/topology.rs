@@ -50,6 +50,11 @@ const BANDWIDTH: u32 = 64;
 /// The longest distance in a SLIT; 255 is out of reach.
 const FARTHEST: u8 = 254;
 
+/// QEMU's devices reach a window, as any BAR of another device, by way of bounce buffers. One page of them, the usual, is less
+/// than one request: the guest's driver would be told that its device is broken. The limit is the PCI function's, and virtio
+/// keeps to that only when it says so.
+const BOUNCE: &str = "disable-legacy=on,iommu_platform=on,x-max-bounce-buffer-size=67108864";
+
 /// The identifier of a device's root port in the monitor.
 pub fn root_port(index: usize) -> String {
     format!("rp{index}")
@@ -68,10 +73,13 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
 
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
     add(&["-M", "q35,cxl=on,hmat=on"]);
-    match config.accel {
-        Accel::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
-        Accel::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
-    }
+    let (accel, model) = match config.accel {
+        Accel::Kvm => ("kvm", "host"),
+        Accel::Tcg => ("tcg,thread=multi", "max"),
+    };
+    // Linux goes by the vendor: of AMD's processors it survives a machine check only where they have features that QEMU's lack.
+    let vendor = if config.machine_checks { ",vendor=GenuineIntel" } else { "" };
+    add(&["-accel", accel, "-cpu", &format!("{model}{vendor}")]);
     add(&["-smp", &config.processors.to_string(), "-m", &format!("{memory}B")]);
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
     // An explicit node makes QEMU describe proximity domains. Without them Linux does not look at the CEDT for nodes.
@@ -104,7 +112,7 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
 
     add(&monitor(sockets).each_ref().map(String::as_str));
     // Without a bus, QEMU would put PCI devices on the CXL host bridge, which takes only root ports.
-    add(&["-device", "virtio-serial-pci,id=serial,bus=pcie.0"]);
+    add(&["-device", &format!("virtio-serial-pci,id=serial,bus=pcie.0,{BOUNCE}")]);
     add(&["-chardev", &format!("socket,id=agent,path={}", listen(&sockets.agent))]);
     add(&["-device", &format!("virtserialport,bus=serial.0,chardev=agent,name={PORT_NAME}")]);
 
@@ -116,7 +124,7 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
             "file": { "driver": "file", "filename": drive.image },
         });
         add(&["-blockdev", &node.to_string()]);
-        add(&["-device", &format!("virtio-blk-pci,drive=drive{index},bus=pcie.0")]);
+        add(&["-device", &format!("virtio-blk-pci,drive=drive{index},bus=pcie.0,{BOUNCE}")]);
     }
     if let Some(kernel) = kernel {
         arguments.extend(["-kernel".into(), kernel.image.clone().into()]);

@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 
+use super::device_events::DeviceEvent;
+
 /// How often a wait for an answer looks whether to give up.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -47,6 +49,17 @@ impl Control {
                 return Ok(answer.take());
             }
         }
+    }
+
+    /// Waits for the next event. None when it was given up, or the device is gone.
+    pub(super) fn event(&mut self, give_up: &dyn Fn() -> bool) -> Result<Option<DeviceEvent>> {
+        while let Ok(line) = self.line(give_up) {
+            let mut message: Value = serde_json::from_slice(&line)?;
+            if let Some(name) = message["event"].as_str().map(str::to_owned) {
+                return Ok(Some(DeviceEvent { name, data: message["data"].take() }));
+            }
+        }
+        Ok(None)
     }
 
     fn line(&mut self, give_up: &dyn Fn() -> bool) -> Result<Vec<u8>> {

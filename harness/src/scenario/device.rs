@@ -15,7 +15,10 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::control::Control;
+use super::{
+    control::Control,
+    device_events::{DeviceEvent, Listener},
+};
 
 /// The first argument that makes a harness program (or its test) be the device instead: see [`entry`].
 const AS_DEVICE: &str = "as-device";
@@ -111,6 +114,34 @@ impl Device {
         let end = Instant::now() + LIMIT;
         let late = || Instant::now() >= end;
         Control::connect(&self.control, &late)?.execute(command, arguments, &late)
+    }
+
+    /// Bytes of everything on the device's poison list.
+    pub fn poison_listed(&self) -> Result<u64> {
+        let (mut bytes, mut start) = (0, Some(0));
+        while let Some(from) = start {
+            let list = self.execute("query-poison", json!({ "start": from }))?;
+            let records = list["records"].as_array().context("query-poison gave no records")?;
+            bytes += records.iter().filter_map(|record| record["length"].as_u64()).sum::<u64>();
+            start = list["more"].as_u64();
+        }
+        Ok(bytes)
+    }
+
+    /// Has a thread hear what the device says from now on without being asked.
+    pub(super) fn listen<T: Default + Send + 'static>(
+        &self,
+        hear: impl FnMut(&mut T, DeviceEvent) -> Result<()> + Send + 'static,
+    ) -> Result<Listener<T>> {
+        Listener::start(&self.control, hear)
+    }
+
+    /// Collects what the device says from now on without being asked.
+    pub fn collect_events(&self) -> Result<Listener<Vec<DeviceEvent>>> {
+        self.listen(|events: &mut Vec<_>, event| {
+            events.push(event);
+            Ok(())
+        })
     }
 
     /// Occupancy and its context, exact: the device flushes first.

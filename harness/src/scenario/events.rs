@@ -40,6 +40,8 @@ pub struct PoisonList {
     pub bytes: u64,
     /// Every source named, sorted.
     pub sources: BTreeSet<String>,
+    /// Whether the device said that there is more than the list holds.
+    pub overflowed: bool,
 }
 
 impl PoisonList {
@@ -51,6 +53,7 @@ impl PoisonList {
         self.records += 1;
         self.bytes += length;
         self.sources.insert(text("source")?.to_owned());
+        self.overflowed |= text("flags")?.contains("Overflow");
         Ok(())
     }
 }
@@ -106,12 +109,12 @@ mod tests {
     #[test]
     fn a_poison_list_sums_its_records() {
         let mut list = PoisonList::default();
-        for source in ["Injected", "Internal", "Internal"] {
-            let line = format!("x: cxl_poison: trace_type=List dpa=0x40 dpa_length=0x40 source={source} flags=");
+        for (source, flags) in [("Injected", ""), ("Internal", "Overflow|More"), ("Internal", "")] {
+            let line = format!("x: cxl_poison: trace_type=List dpa=0x40 dpa_length=0x40 source={source} flags={flags}");
             list.add(&line).unwrap();
         }
         assert_eq!((list.records, list.bytes), (3, 192));
-        assert_eq!(list.sources.len(), 2);
+        assert_eq!((list.sources.len(), list.overflowed), (2, true));
         assert!(list.add("x: cxl_poison: dpa=0x40").is_err());
     }
 }

@@ -5,7 +5,9 @@
 //! and compares the facts with the snapshot; [`report`] shows what came of it.
 
 mod control;
+mod corpus;
 mod device;
+mod device_events;
 mod difference;
 mod events;
 mod facts;
@@ -25,7 +27,9 @@ mod watchdog;
 use std::{fs::OpenOptions, time::Duration};
 
 pub use crate::machine::config::Domain;
+pub use corpus::corpus_halves;
 pub use device::{Crossings, Device, DeviceShape, Resident, Status, entry};
+pub use device_events::{DeviceEvent, Listener};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
 pub use lab::{Lab, Region};
@@ -86,6 +90,8 @@ pub struct MachineShape {
     pub scratch_mib: Option<u64>,
     /// Whether the guest may restart. Otherwise a restart ends the machine.
     pub restarts: bool,
+    /// Whether poison that the guest loads raises a machine check.
+    pub machine_checks: bool,
     /// Added to the kernel's command line.
     pub append: &'static str,
     /// Parts of console lines that are no trouble in this story.
@@ -101,6 +107,7 @@ impl MachineShape {
         domains: &[],
         scratch_mib: None,
         restarts: false,
+        machine_checks: false,
         append: "",
         expected: &[],
     };
@@ -126,11 +133,15 @@ pub fn obstacle() -> Option<String> {
 pub mod prelude {
     pub use std::time::Duration;
 
-    pub use crate::guest::memory::{Mapping, Memory};
-    pub use anyhow::{Context, Result, bail, ensure};
+    pub use crate::guest::client::GuestError;
+    pub use crate::guest::memory::{Churned, Fault, Mapping, Memory, Policy};
+    pub use anyhow::{Context, Result, anyhow, bail, ensure};
     pub use cxl_cram_device::size::format_bytes;
-    pub use cxl_cram_guest::pattern::Pattern;
+    pub use cxl_cram_guest::pattern::{Pattern, Verdict};
     pub use serde_json::{Value, json};
 
-    pub use super::{Device, DeviceShape, Domain, Lab, MachineShape, Need, Region, Scenario, Varies, pick};
+    pub use super::{
+        Device, DeviceEvent, DeviceShape, Domain, Lab, MachineShape, Need, Region, Scenario, Varies, corpus_halves,
+        pick,
+    };
 }

@@ -58,6 +58,7 @@ impl Stage {
         machine.processors = overrides.processors.unwrap_or(shape.processors);
         machine.accel = overrides.accel.unwrap_or(machine.accel);
         machine.restarts = shape.restarts;
+        machine.machine_checks = shape.machine_checks;
         machine.domains = shape.domains.to_vec();
         for (index, shape) in shapes.iter().enumerate() {
             let log = artifacts.join(format!("device{index}.log"));

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{BOOT_LIMIT, LIMIT, Lab};
+use super::{BOOT_LIMIT, LIMIT, Lab, machine_check::MachineChecks};
 use crate::machine::launch::launch;
 
 impl Lab {
@@ -18,9 +18,18 @@ impl Lab {
 
     /// Boots another machine, the same as the one before, on the same device.
     pub fn boot_again(&mut self) -> Result<()> {
+        self.machine_checks.take().map_or(Ok(()), MachineChecks::finish)?;
         let launched = launch(&self.config, &self.launch)?;
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = launched.machine.witness();
         (self.guest, self.machine, self.bars) = (launched.guest, launched.machine, launched.learnt.bars);
+        self.follow_poison()
+    }
+
+    /// Where the story wants it, has poison that the guest loads raise machine checks.
+    pub(super) fn follow_poison(&mut self) -> Result<()> {
+        if self.config.machine_checks {
+            self.machine_checks = Some(MachineChecks::start(self)?);
+        }
         Ok(())
     }
 

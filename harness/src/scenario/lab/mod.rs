@@ -3,7 +3,9 @@
 //! What a story can do is in the files beside this one, by what it is done to.
 
 mod aer;
+mod cgroup;
 mod machine;
+mod machine_check;
 mod mailbox;
 mod node;
 mod performance;
@@ -23,6 +25,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tempfile::TempDir;
 
+use self::machine_check::MachineChecks;
 pub use self::region::Region;
 use super::{
     Device, Facts, Figure, Need, Overrides, Scenario, Stage, Timeline, Varies,
@@ -61,6 +64,7 @@ pub struct Lab {
     pub devices: Vec<Device>,
     /// Where the firmware put each device's window.
     pub bars: Vec<Bar>,
+    machine_checks: Option<MachineChecks>,
     config: MachineConfig,
     launch: Launch,
     facts: Facts,
@@ -100,13 +104,14 @@ impl Lab {
         devices.iter().for_each(|device| recorder.watch(device.control()));
         progress.set_message("booting the guest");
         let Launched { guest, hello, machine, learnt, .. } = launch(&config, &boot)?;
-        Ok(Self {
+        let mut lab = Self {
             guest,
             kernel: hello.kernel,
             watched: Arc::new(Mutex::new(machine.witness())),
             machine,
             devices,
             bars: learnt.bars,
+            machine_checks: None,
             config,
             launch: boot,
             facts: Facts::default(),
@@ -114,7 +119,9 @@ impl Lab {
             recorder,
             progress: progress.clone(),
             _run: run,
-        })
+        };
+        lab.follow_poison()?;
+        Ok(lab)
     }
 
     /// The device, in a story of one.
@@ -190,9 +197,10 @@ impl Lab {
         self.progress.set_message("taking down");
         // Taken before the machine is shut down: the tail shows the story's end, not the shutdown.
         let report = self.machine.health().report();
+        let checked = self.machine_checks.take().map_or(Ok(()), MachineChecks::finish);
         let timeline = std::mem::take(&mut self.recorder).finish();
         self.machine.shut_down(BOOT_LIMIT);
-        let mut stopped = Ok(());
+        let mut stopped = checked;
         for device in self.devices.iter_mut().filter(|device| !device.killed()) {
             stopped = stopped.and(device.stop());
         }

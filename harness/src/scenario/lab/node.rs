@@ -1,6 +1,6 @@
 //! NUMA nodes: online, offline, and who demotes to whom.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Lab;
 
@@ -13,6 +13,13 @@ impl Lab {
     /// Takes all memory of a node offline.
     pub fn offline_node(&self, node: u32) -> Result<()> {
         self.sh(&format!("cxl-cram-guest offline-node --node {node}")).map(drop)
+    }
+
+    /// The address in a device of a physical address of the guest: an offset in its window, which is its BAR.
+    pub fn dpa(&self, device: usize, address: u64) -> Result<u64> {
+        let window = self.bars.get(device).with_context(|| format!("there is no device {device}"))?;
+        let dpa = address.checked_sub(window.address).filter(|&dpa| dpa < window.size);
+        dpa.with_context(|| format!("{address:#x} is not in the window of device {device}"))
     }
 
     /// Where the kernel says that node 0's cold pages go.

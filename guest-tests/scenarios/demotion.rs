@@ -1,0 +1,83 @@
+//! Cold pages of a memory cgroup go to the device when they are reclaimed, and come back when they are used.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "demotion",
+    story: "memory.reclaim and memory.high demote a cgroup's pages to the node, NUMA balancing promotes them, none changes",
+    needs: &[Need::Config("MEMCG"), Need::Config("NUMA_BALANCING"), Need::Path("/sys/kernel/mm/numa/demotion_enabled")],
+    tell,
+    ..Scenario::USUAL
+};
+
+const BYTES: u64 = 48 << 20;
+const PAGES: u64 = BYTES / 4096;
+const LIMIT: Duration = Duration::from_secs(30);
+const DATA: Pattern = Pattern::Compressible { seed: 31, ratio: 3.0 };
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    lab.create_region()?;
+    lab.online_node(1)?;
+    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled")?;
+    let group = lab.cgroup("cold")?;
+    let mut memory = lab.memory_in(&group)?;
+    let map = memory.map_anywhere(BYTES)?;
+    memory.fill(map.all(), &DATA, LIMIT)?;
+    lab.fact("pages by node", memory.nodes(map.all())?.nodes);
+
+    lab.step("memory.reclaim: there is no swap, so reclaim is demotion");
+    let (used, demoted) = (lab.device().status()?.used, vmstat(lab, "pgdemote_")?);
+    // What is asked for beyond what can be demoted is said with EAGAIN.
+    for _ in 0..4 {
+        lab.sh(&format!("echo {BYTES} > /sys/fs/cgroup/cold/memory.reclaim || true"))?;
+    }
+    let moved = memory.nodes(map.all())?.on(1);
+    lab.figure("pages demoted by memory.reclaim", moved);
+    lab.fact("memory.reclaim demotes nine pages in ten", moved > PAGES * 9 / 10);
+    lab.fact("vmstat counts each of them", vmstat(lab, "pgdemote_")? - demoted >= moved);
+    let taken = lab.device().status()?.used - used;
+    lab.figure("media taken", format_bytes(taken));
+    lab.fact("the device holds them, compressed", (moved * 4096 / 4..moved * 4096 / 2).contains(&taken));
+    lab.fact("they are still the cgroup's", lab.stat(&group, "anon")? >= BYTES);
+    verified(lab, &mut memory, &map, "after demotion")?;
+
+    lab.step("NUMA balancing promotes what is used");
+    let promoted = vmstat(lab, "pgpromote_success")?;
+    lab.sh("cd /sys/kernel/debug/sched/numa_balancing && echo 10 > scan_delay_ms && echo 10 > scan_period_min_ms && \
+        echo 100 > scan_period_max_ms; echo 2 > /proc/sys/kernel/numa_balancing")?;
+    for _ in 0..200 {
+        memory.touch(map.all(), false, 10, LIMIT)?;
+        if memory.nodes(map.all())?.on(0) > PAGES / 2 {
+            break;
+        }
+    }
+    lab.sh("echo 0 > /proc/sys/kernel/numa_balancing")?;
+    lab.figure("pages promoted", vmstat(lab, "pgpromote_success")? - promoted);
+    lab.fact("half of the pages are back", memory.nodes(map.all())?.on(0) > PAGES / 2);
+    verified(lab, &mut memory, &map, "after promotion")?;
+
+    lab.step("memory.high: a limit below what is there demotes, and the cgroup pays for it as before");
+    memory.migrate(&[1], &[0], LIMIT)?;
+    lab.write(&group, "memory.high", "8M")?;
+    let moved = memory.nodes(map.all())?.on(1);
+    lab.figure("pages demoted by memory.high", moved);
+    lab.fact("memory.high demotes nine pages in ten", moved > PAGES * 9 / 10);
+    lab.fact("demotion does not bring it below the limit", lab.stat(&group, "anon")? >= BYTES);
+    lab.write(&group, "memory.high", "max")?;
+    verified(lab, &mut memory, &map, "at the end")
+}
+
+/// States that every page is as it was filled.
+fn verified(lab: &mut Lab, memory: &mut Memory, map: &Mapping, when: &str) -> Result<()> {
+    let verdict = memory.verify(map.all(), &DATA, LIMIT)?;
+    lab.fact(&format!("pages wrong or poisoned {when}"), verdict.pages_wrong + verdict.pages_poisoned);
+    Ok(())
+}
+
+/// The sum of the counters of /proc/vmstat whose names begin like this.
+fn vmstat(lab: &Lab, begin: &str) -> Result<u64> {
+    let text = lab.guest.read_text("/proc/vmstat")?;
+    let counters = text.lines().filter(|line| line.starts_with(begin)).filter_map(|line| line.split_once(' '));
+    counters.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
+}
