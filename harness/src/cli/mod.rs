@@ -49,6 +49,13 @@ pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("CXL_CRAM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let command = Cli::parse().command.unwrap_or_else(|| Command::Run(Box::default()));
+    if let Command::Run(args) = &command
+        && args.for_machines()
+    {
+        // insta would print differences there; they are in every report.
+        // SAFETY: there is no other thread yet.
+        unsafe { std::env::set_var("INSTA_OUTPUT", "none") };
+    }
     if let Err(error) = interrupt::install() {
         tracing::warn!("Ctrl-C will end this at once: {error}");
     }

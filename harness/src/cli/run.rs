@@ -12,7 +12,7 @@ use crate::{
     provision::{Progress, ProvisionArgs, Provisioned, provision},
     scenario::{
         Scenario, obstacle, play_all,
-        report::{self, Outcome, Record},
+        report::{self, Formats, Outcome, Record},
         runner::RunOptions,
     },
 };
@@ -45,6 +45,14 @@ pub(super) struct RunArgs {
 
     #[command(flatten)]
     provision: ProvisionArgs,
+}
+
+impl RunArgs {
+    /// Whether a program reads standard output.
+    pub(super) fn for_machines(&self) -> bool {
+        let Formats { json, junit, ktap, html } = self.report.formats();
+        self.how.json || [json, junit, ktap, html].into_iter().flatten().any(|file| file.as_os_str() == "-")
+    }
 }
 
 /// How they are played, and what is said of it.
@@ -99,10 +107,8 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     if let Some(artifacts) = &args.how.artifacts {
         options.artifacts = std::path::absolute(artifacts).context("cannot name the artifact folder")?;
     }
-    // What machines read has standard output for itself.
     let formats = args.report.formats();
-    let reports = [&formats.html, &formats.junit, &formats.ktap, &formats.json];
-    let quiet = args.how.json || reports.into_iter().flatten().any(|file| file.as_os_str() == "-");
+    let quiet = args.for_machines();
     let say = |text: String| if quiet { eprintln!("{text}") } else { println!("{text}") };
     let outcomes = rounds(&args.how, &scenarios, &provisioned, &options, say);
     let record = Record::new(outcomes, begun.elapsed(), about);

@@ -1,8 +1,10 @@
 //! Plays one scenario: sets the lab up, watches the clock, compares facts, takes everything down.
 
 use std::{
+    any::Any,
     fs,
     num::NonZero,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -137,7 +139,9 @@ fn told_in_time(scenario: &Scenario, lab: &mut Lab) -> Result<Told> {
         return Ok(Told::Lacking(lacking));
     }
     let watchdog = Watchdog::set(lab.watched(), scenario.limit);
-    let told = (scenario.tell)(lab);
+    // A story is anybody's code: its panic is its failure, and the lab is taken down all the same.
+    let told = catch_unwind(AssertUnwindSafe(|| (scenario.tell)(lab)))
+        .unwrap_or_else(|panic| Err(anyhow!("the story panicked: {}", said(&*panic))));
     let told = match watchdog.called_off() {
         Some(where_it_hung) => {
             Err(anyhow!("took longer than {:?}, the scenario's limit\n{where_it_hung}", scenario.limit))
@@ -145,6 +149,12 @@ fn told_in_time(scenario: &Scenario, lab: &mut Lab) -> Result<Told> {
         None => told,
     };
     told.map(|()| Told::ToTheEnd).with_context(|| format!("step \"{}\"", lab.current_step()))
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why")
 }
 
 /// What moves on the terminal while a scenario plays: its name and its step.
