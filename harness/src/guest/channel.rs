@@ -68,6 +68,8 @@ struct Router {
     answers: HashMap<u64, Sender<Outcome>>,
     events: HashMap<Followed, (Sender<Event>, Receiver<Event>)>,
     hello: Option<Sender<Hello>>,
+    /// An agent has said hello.
+    greeted: bool,
 }
 
 impl Channel {
@@ -201,8 +203,10 @@ impl Router {
     fn route(&mut self, message: Message) {
         match message {
             Message::Hello(hello) => {
-                // The agent of before is gone, in a crash perhaps: what it was asked is never answered.
-                self.answers.clear();
+                // The agent of before, if there was one, is gone, in a crash perhaps: what it was asked is never answered.
+                if std::mem::replace(&mut self.greeted, true) {
+                    self.answers.clear();
+                }
                 if let Some(sender) = &self.hello
                     && sender.try_send(hello).is_err()
                 {

@@ -65,6 +65,22 @@ fn a_wait_ends_at_its_limit() {
 }
 
 #[test]
+fn a_second_hello_ends_the_waits_for_the_agent_of_before() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (_alive, doomed) = bounded(0);
+    let channel = Channel::new(ours, doomed).unwrap();
+    let hello = Message::Hello(Hello { version: VERSION, kernel: "test".into(), modules: Vec::new() });
+    let hello = serde_json::to_string(&hello).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| channel.call(Call::Hello, LIMIT));
+        // The call is under way; the agent that has it restarts before it answers.
+        BufReader::new(&theirs).read_line(&mut String::new()).unwrap();
+        writeln!(&theirs, "{hello}\n{hello}").unwrap();
+        assert!(matches!(waiter.join().unwrap(), Err(ChannelError::Closed)));
+    });
+}
+
+#[test]
 fn the_death_of_the_machine_or_of_the_port_ends_every_wait() {
     let (channel, alive) = with_agent();
     thread::scope(|scope| {
