@@ -31,12 +31,10 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let mut order: Vec<usize> = (0..lab.bars.len()).collect();
     order.sort_by_key(|&index| lab.bars[index].address);
     for index in order {
-        let made = lab.cxl(&format!("create-region -d decoder0.{index} -m mem{index} -t ram"))?;
-        lab.guest.wait_path(&format!("/sys/devices/system/node/node{}/meminfo", index + 1), Duration::from_secs(30))?;
-        lab.fact(&format!("region {index}"), pick(&made, &["region", "resource", "size"]));
-    }
-    for node in [1, 2] {
-        lab.online_node(node)?;
+        let region = lab.create_region_on(index)?;
+        lab.fact(&format!("region {index}"), pick(&region.said, &["region", "resource", "size"]));
+        lab.fact(&format!("region {index} is the memory of node"), region.node);
+        lab.online_node(region.node)?;
     }
 
     lab.step("latency and bandwidth are HMAT's, the distance is SLIT's");

@@ -131,7 +131,7 @@ pub fn obstacle() -> Option<String> {
 
 /// What scenario files use.
 pub mod prelude {
-    pub use std::time::Duration;
+    pub use std::time::{Duration, Instant};
 
     pub use crate::guest::client::GuestError;
     pub use crate::guest::memory::{Churned, Fault, Mapping, Memory, Policy};
