@@ -20,8 +20,9 @@ use crate::guest::channel::Channel;
 use crate::guest::client::{Guest, GuestError};
 
 /// What every kernel's command line begins with. A panic ends QEMU at once, so that nobody waits for it. The check of the
-/// timer is left out: on a busy host a guest under TCG loses the ticks that it counts, and panics.
-pub const APPEND: &str = "console=ttyS0 panic=-1 no_timer_check";
+/// timer is left out: on a busy host a guest under TCG loses the ticks that it counts, and panics. A lockup is told after
+/// two minutes: there, the guest's clock runs several times too fast when the host kept it from measuring the TSC.
+pub const APPEND: &str = "console=ttyS0 panic=-1 no_timer_check watchdog_thresh=60";
 
 /// How long QEMU may take to listen on its sockets.
 const LISTEN_LIMIT: Duration = Duration::from_secs(30);
