@@ -27,8 +27,6 @@ fn tell(lab: &mut Lab) -> Result<()> {
         let tiers = lab.sh("cd /sys/devices/virtual/memory_tiering && cat $(ls -d memory_tier[0-9]* | sort -V | sed 's,$,/nodelist,')")?;
         lab.fact(&format!("{round}.nodes by memory tier"), tiers.lines().collect::<Vec<_>>());
         lab.fact(&format!("{round}.demotion"), lab.demotion_targets()?);
-        let performance = lab.sh("cd /sys/devices/system/node/node1/access0/initiators && grep -H . read_* write_*")?;
-        lab.fact(&format!("{round}.performance"), performance.lines().collect::<Vec<_>>());
 
         lab.step(&format!("{round}: offline it and destroy the region"));
         lab.offline_node(1)?;

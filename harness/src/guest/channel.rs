@@ -203,9 +203,11 @@ impl Router {
     fn route(&mut self, message: Message) {
         match message {
             Message::Hello(hello) => {
-                // The agent of before, if there was one, is gone, in a crash perhaps: what it was asked is never answered.
+                // The agent of before, if there was one, is gone, in a crash perhaps: what it was asked is never answered,
+                // and the last words of its programs are not those of programs to which the next one gives their numbers.
                 if std::mem::replace(&mut self.greeted, true) {
                     self.answers.clear();
+                    self.events.clear();
                 }
                 if let Some(sender) = &self.hello
                     && sender.try_send(hello).is_err()

@@ -81,6 +81,23 @@ fn a_second_hello_ends_the_waits_for_the_agent_of_before() {
 }
 
 #[test]
+fn the_last_words_of_a_program_from_before_a_restart_are_not_another_programs() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (_alive, doomed) = bounded(0);
+    let channel = Channel::new(ours, doomed).unwrap();
+    let send = |message: &Message| writeln!(&theirs, "{}", serde_json::to_string(message).unwrap()).unwrap();
+    let hello = Message::Hello(Hello { version: VERSION, kernel: "test".into(), modules: Vec::new() });
+    let exited = |code| Message::Event(Event::Exited { child: 1, exit: Exit::Code(code) });
+    for exit in [exited(9), exited(0)] {
+        send(&hello);
+        send(&exit);
+        channel.hello(LIMIT).unwrap();
+    }
+    let heard = channel.wait(&channel.follow(Followed::Program(1)), LIMIT).unwrap();
+    assert_eq!(heard, Event::Exited { child: 1, exit: Exit::Code(0) });
+}
+
+#[test]
 fn the_death_of_the_machine_or_of_the_port_ends_every_wait() {
     let (channel, alive) = with_agent();
     thread::scope(|scope| {
