@@ -46,10 +46,9 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("private nodes", lab.guest.read_text(private.list())?);
     lab.fact("nodes with memory", lab.guest.read_text("/sys/devices/system/node/has_memory")?);
     let empty = |lab: &mut Lab, after: &str| -> Result<()> {
-        let used = lab.node_bytes(node, "MemUsed")?;
-        let counted = lab.sh(&format!("awk '{{ sum += $2 }} END {{ print sum }}' /sys/devices/system/node/node{node}/numastat"))?;
+        let (used, allocations) = (lab.node_bytes(node, "MemUsed")?, lab.allocations_from(node)?);
         let held = lab.device().status()?.used;
-        lab.fact(&format!("{after}.node"), json!({ "used": used, "numastat": counted.trim(), "on the device": held }));
+        lab.fact(&format!("{after}.node"), json!({ "used": used, "allocations": allocations, "on the device": held }));
         Ok(())
     };
     empty(lab, "claimed")?;
@@ -174,11 +173,10 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("its owner alone allocates");
     for (order, count) in [(0, 100), (9, 10)] {
-        let before = lab.node_bytes(node, "MemUsed")?;
+        let before = lab.allocations_from(node)?;
         let said = errno(private.allocate(lab, node, order, count, true))?;
-        // A processor takes some more at a time.
-        let taken = lab.node_bytes(node, "MemUsed")? - before >= (count << order) * 4096;
-        lab.fact(&format!("owner.{count} of order {order}"), json!({ "said": said, "from the node": taken }));
+        let made = lab.allocations_from(node)? - before;
+        lab.fact(&format!("owner.{count} of order {order}"), json!({ "said": said, "allocations": made }));
     }
     lab.fact("owner.unmovable", errno(private.allocate(lab, node, 0, 1, false))?);
     private.free(lab, node)?;

@@ -228,4 +228,14 @@ impl Lab {
         let value: u64 = value.with_context(|| format!("{path} has no {figure}"))?.parse()?;
         Ok(value << 10)
     }
+
+    /// How many allocations a node has served, of any order: exact, unlike its free pages.
+    pub fn allocations_from(&self, node: u32) -> Result<u64> {
+        let text = self.guest.read_text(&format!("/sys/devices/system/node/node{node}/numastat"))?;
+        let served = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(name, _)| ["numa_hit", "numa_miss"].contains(name));
+        served.map(|(_, count)| Ok(count.trim().parse::<u64>()?)).sum()
+    }
 }
