@@ -121,6 +121,14 @@ pub enum Task {
         #[serde(default)]
         migrate: bool,
     },
+    /// Sets the policy of the program (`set_mempolicy`). Answered with [`Done::Nothing`].
+    SetPolicy {
+        /// Where its pages come from.
+        policy: Policy,
+        /// For most policies, at least one.
+        #[serde(default)]
+        nodes: Vec<u32>,
+    },
     /// Moves pages (`move_pages`), whatever their policy. Answered with [`Done::Nodes`].
     MovePages {
         /// Which pages.
@@ -171,6 +179,14 @@ pub enum Task {
     Physical {
         /// Which pages; at most [`MAX_PHYSICAL`].
         range: Range,
+    },
+    /// Writes "ADDRESS LENGTH" of pages to a file, such as one of debugfs that acts on pages of its writer. Answered with
+    /// [`Done::Nothing`].
+    NameTo {
+        /// Which pages.
+        range: Range,
+        /// Absolute path of a file that exists.
+        path: String,
     },
     /// Unmaps a mapping.
     Free {

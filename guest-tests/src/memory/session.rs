@@ -1,6 +1,7 @@
 //! The session: orders in, answers out, mappings in between.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::time::Instant;
@@ -92,6 +93,9 @@ impl Session {
             Task::Bind { range, policy, nodes, migrate } => {
                 self.timed("mbind", range, |region, first, pages| region.bind(first, pages, policy, &nodes, migrate))
             }
+            Task::SetPolicy { policy, nodes } => numa::set_mempolicy(policy, &nodes)
+                .map(|()| Done::Nothing)
+                .map_err(|error| Failure::io("set_mempolicy", &error)),
             Task::Touch { range, write, rounds } => self.timed("touch", range, |region, first, pages| {
                 for _ in 0..rounds {
                     (first..first + pages).for_each(|page| touch(region.page(page), write));
@@ -105,6 +109,16 @@ impl Session {
                 }
                 let addresses = region.physical(first, pages).map_err(|error| Failure::io("read pagemap", &error))?;
                 Ok(Done::Physical { addresses })
+            }
+            Task::NameTo { range, path } => {
+                let (region, first, pages) = self.resolve(range)?;
+                let name = format!("{:#x} {:#x}", region.address() + (first * PAGE) as u64, pages * PAGE);
+                OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .and_then(|mut file| file.write_all(name.as_bytes()))
+                    .map(|()| Done::Nothing)
+                    .map_err(|error| Failure::io(path, &error))
             }
             Task::Free { map } => self.maps.remove(&map).map(|_| Done::Nothing).ok_or_else(|| unknown(map)),
         }

@@ -190,6 +190,14 @@ impl Memory {
         self.took(Task::Bind { range, policy, nodes: nodes.to_vec(), migrate: true }, limit)
     }
 
+    /// Sets the policy of the program (`set_mempolicy`): of pages in mappings that have none of their own.
+    ///
+    /// # Errors
+    /// No such node.
+    pub fn set_policy(&mut self, policy: Policy, nodes: &[u32]) -> Result<(), GuestError> {
+        self.order(Task::SetPolicy { policy, nodes: nodes.to_vec() }, SHORT).map(drop)
+    }
+
     /// Moves pages to these nodes in turn (`move_pages`), whatever their policy; tells where each is then, or why it is not.
     ///
     /// # Errors
@@ -271,6 +279,14 @@ impl Memory {
             at += count;
         }
         Ok(all)
+    }
+
+    /// Writes where pages are to a file of the guest that acts on pages of its writer.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    pub fn name_to(&mut self, range: Range, path: &str) -> Result<(), GuestError> {
+        self.order(Task::NameTo { range, path: path.to_owned() }, Duration::from_secs(60)).map(drop)
     }
 
     /// Unmaps a mapping.

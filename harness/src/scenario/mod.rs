@@ -32,7 +32,10 @@ pub use device::{Crossings, Device, DeviceShape, Resident, Status, entry};
 pub use device_events::{DeviceEvent, Listener};
 pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
-pub use lab::{Lab, Region};
+pub use lab::{
+    Lab, Region,
+    private_node::{Adapter, Capability, Claim, Notice, WriteFault, errno},
+};
 pub use need::Need;
 pub use normalise::Varies;
 pub use schedule::{play_all, usual_memory};
@@ -141,7 +144,7 @@ pub mod prelude {
     pub use serde_json::{Value, json};
 
     pub use super::{
-        Device, DeviceEvent, DeviceShape, Domain, Lab, MachineShape, Need, Region, Scenario, Varies, corpus_halves,
-        pick,
+        Adapter, Capability, Claim, Device, DeviceEvent, DeviceShape, Domain, Lab, MachineShape, Need, Notice, Region,
+        Scenario, Varies, WriteFault, corpus_halves, errno, pick,
     };
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use anyhow::Result;
 
-use super::Lab;
+use super::{Lab, lab::private_node};
 
 /// Something a kernel, or the guest, has or has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Need {
     Symbol(&'static str),
     /// A program on the guest's path.
     Program(&'static str),
+    /// Private memory nodes, of a tree that an adapter knows.
+    PrivateNodes,
 }
 
 impl fmt::Display for Need {
@@ -30,6 +32,7 @@ impl fmt::Display for Need {
             Self::Path(path) => write!(f, "{path}"),
             Self::Symbol(symbol) => write!(f, "the kernel symbol {symbol}"),
             Self::Program(program) => write!(f, "the program {program}"),
+            Self::PrivateNodes => f.write_str("private memory nodes and who commands them (CONFIG_PRIVATE_NODE_TEST)"),
         }
     }
 }
@@ -44,6 +47,7 @@ impl Need {
             Self::Path(path) => format!("test -e {path}"),
             Self::Symbol(symbol) => format!("grep -q ' {symbol}$' /proc/kallsyms"),
             Self::Program(program) => format!("which {program} >/dev/null"),
+            Self::PrivateNodes => private_node::probe(),
         }
     }
 }

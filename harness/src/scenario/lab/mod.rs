@@ -9,6 +9,7 @@ mod machine_check;
 mod mailbox;
 mod node;
 mod performance;
+pub(super) mod private_node;
 mod region;
 mod shell;
 mod trace;

@@ -1,0 +1,197 @@
+//! A private node stays empty, whatever asks for memory and however little there is elsewhere.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "private_isolation",
+    story: "DRAM is exhausted by every way to ask for memory; not a page comes from the private node, but its owner's",
+    needs: &[
+        Need::PrivateNodes,
+        Need::Config("CPUSETS"),
+        Need::Config("HUGETLBFS"),
+        Need::Config("MEMCG"),
+        Need::Config("NUMA_BALANCING"),
+    ],
+    // The second device is ordinary memory: where pages may go that cannot stay.
+    devices: &[
+        DeviceShape::USUAL,
+        DeviceShape { capacity: "256M", physical: "128M", cache: "64M", codec: "lz4", more: &["--serial", "0x2222"] },
+    ],
+    machine: MachineShape {
+        memory_mib: 512,
+        corpus: true,
+        expected: &["Out of memory: Killed process"],
+        ..MachineShape::USUAL
+    },
+    limit: Duration::from_secs(90),
+    tell,
+    ..Scenario::USUAL
+};
+
+const MIB: u64 = 1 << 20;
+/// More than there is.
+const TOO_MUCH: u64 = 1024 * MIB;
+const LIMIT: Duration = Duration::from_secs(60);
+const POLICIES: [Policy; 5] =
+    [Policy::Bind, Policy::Preferred, Policy::PreferredMany, Policy::Interleave, Policy::WeightedInterleave];
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    let private = lab.private_nodes()?;
+    let region = lab.create_region_on(0)?;
+    let (range, node) = (lab.take_range(&region)?, region.node);
+    let ordinary = lab.create_region_on(1)?.node;
+    lab.online_node(ordinary)?;
+    private.add(lab, &Claim { node, owner: 0, capabilities: &[] }, &range)?;
+    lab.fact("private nodes", lab.guest.read_text(private.list())?);
+    lab.fact("nodes with memory", lab.guest.read_text("/sys/devices/system/node/has_memory")?);
+    let empty = |lab: &mut Lab, after: &str| -> Result<()> {
+        let (used, allocations) = (lab.node_bytes(node, "MemUsed")?, lab.allocations_from(node)?);
+        let held = lab.device().status()?.used;
+        lab.fact(&format!("{after}.node"), json!({ "used": used, "allocations": allocations, "on the device": held }));
+        Ok(())
+    };
+    empty(lab, "claimed")?;
+
+    lab.step("policies of the node, and of ordinary nodes too");
+    let mut memory = lab.guest.memory()?;
+    for policy in POLICIES {
+        let set = errno(memory.set_policy(policy, &[node]))?;
+        let map = memory.map_anywhere(MIB)?;
+        memory.fill(map.all(), &Pattern::Zero, LIMIT)?;
+        let moved = errno(memory.bind(map.all(), policy, &[node], LIMIT))?;
+        memory.free(map)?;
+        lab.fact(&format!("{policy:?}.of the node alone"), json!({ "set_mempolicy": set, "mbind": moved }));
+        if policy != Policy::Preferred {
+            memory.set_policy(policy, &[0, node, ordinary])?;
+            let map = memory.map_anywhere(MIB)?;
+            memory.fill(map.all(), &Pattern::Zero, LIMIT)?;
+            let set = memory.nodes(map.all())?.nodes;
+            memory.bind(map.all(), policy, &[0, node, ordinary], LIMIT)?;
+            let moved = memory.nodes(map.all())?.nodes;
+            memory.free(map)?;
+            lab.fact(&format!("{policy:?}.pages by node"), json!({ "set_mempolicy": set, "mbind": moved }));
+        }
+        memory.set_policy(Policy::Default, &[])?;
+    }
+    empty(lab, "policies")?;
+
+    lab.step("users who move pages");
+    let map = memory.map_anywhere(MIB)?;
+    memory.fill(map.all(), &Pattern::Zero, LIMIT)?;
+    let moved = memory.move_pages(map.all(), &[node], LIMIT);
+    let said = match moved {
+        Ok(nodes) => json!({ "pages by node": nodes.nodes, "by error": nodes.absent }),
+        refused => json!(errno(refused)?),
+    };
+    lab.fact("move_pages", said);
+    lab.fact("migrate_pages", errno(memory.migrate(&[0], &[node], LIMIT))?);
+    lab.fact("pages by node", memory.nodes(map.all())?.nodes);
+    drop(memory);
+
+    lab.step("a cpuset of the node");
+    lab.sh("echo '+cpuset +memory' > /sys/fs/cgroup/cgroup.subtree_control && mkdir /sys/fs/cgroup/set")?;
+    let set = |lab: &Lab, mems: &str| errno(lab.guest.write_file("/sys/fs/cgroup/set/cpuset.mems", mems));
+    for mems in [format!("{node}"), format!("0,{node},{ordinary}")] {
+        let said = set(lab, &mems)?;
+        let effective = lab.guest.read_text("/sys/fs/cgroup/set/cpuset.mems.effective")?;
+        lab.fact(&format!("cpuset.mems {mems}"), json!({ "said": said, "effective": effective }));
+    }
+
+    lab.step("hugetlb pools: of the node (__GFP_THISNODE), and of all memory");
+    let pool = |node: u32| format!("/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages");
+    lab.sh(&format!("echo 4 > {}", pool(node)))?;
+    lab.fact("huge pages asked of the node", lab.guest.read_text(&pool(node))?);
+    lab.sh("echo 1024 > /proc/sys/vm/nr_hugepages")?;
+    let pages = [0, node, ordinary].into_iter().map(|node| Ok(lab.guest.read_text(&pool(node))?.parse()?));
+    let pages: Vec<u64> = pages.collect::<Result<_>>()?;
+    lab.figure("huge pages by node", format!("{pages:?}"));
+    lab.fact("nodes have huge pages", pages.iter().map(|&pages| pages > 0).collect::<Vec<_>>());
+    lab.sh("echo 0 > /proc/sys/vm/nr_hugepages")?;
+    empty(lab, "moved, in cpusets, in pools")?;
+
+    lab.step("the page cache takes all of DRAM");
+    let scanned = vmstat(lab, "pgscan_")?;
+    lab.refused(&format!("mkdir -p /run/full && mount -t tmpfs -o mpol=bind:{node} none /run/full"))?;
+    lab.sh("mkdir -p /run/full && mount -t tmpfs -o mpol=interleave,size=448M none /run/full")?;
+    lab.sh("dd if=/dev/zero of=/run/full/file bs=1M count=448 2>/dev/null; cat /dev/vda > /dev/null")?;
+    lab.fact("cache.reclaim was needed", vmstat(lab, "pgscan_")? > scanned);
+    empty(lab, "cache")?;
+
+    lab.step("the kernel's own: inodes, dentries, per-cpu counters of cgroups, stacks, pipes");
+    lab.sh("mkdir /run/full/d && cd /run/full/d && for i in $(seq 4000); do : > $i; done; \
+        for i in $(seq 40); do mkdir /sys/fs/cgroup/set$i; sleep 0 | cat & done; wait; \
+        rmdir /sys/fs/cgroup/set?*")?;
+    empty(lab, "kernel")?;
+
+    lab.step("anonymous memory until the OOM killer comes, under each policy");
+    for policy in [None, Some(Policy::Bind), Some(Policy::PreferredMany), Some(Policy::Interleave), Some(Policy::WeightedInterleave)] {
+        let kills = vmstat(lab, "oom_kill")?;
+        let mut hog = lab.guest.memory()?;
+        lab.guest.write_file(&format!("/proc/{}/oom_score_adj", hog.program().pid()), "1000")?;
+        if let Some(policy) = policy {
+            hog.set_policy(policy, &[0, node, ordinary])?;
+        }
+        let map = hog.map_anywhere(TOO_MUCH)?;
+        let survived = hog.touch(map.all(), true, 1, LIMIT).is_ok();
+        let name = policy.map_or("no policy".to_owned(), |policy| format!("{policy:?}"));
+        lab.fact(&format!("until killed.{name}"), json!({ "survived": survived, "kills": vmstat(lab, "oom_kill")? - kills }));
+    }
+    empty(lab, "exhausted")?;
+
+    lab.step("NUMA balancing, compaction, demotion, evacuation");
+    lab.sh("umount /run/full")?;
+    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled; echo 1 > /proc/sys/vm/compact_memory; \
+        cd /sys/kernel/debug/sched/numa_balancing && echo 10 > scan_delay_ms && echo 10 > scan_period_min_ms && \
+        echo 100 > scan_period_max_ms; echo 3 > /proc/sys/kernel/numa_balancing")?;
+    let cold = lab.cgroup("cold")?;
+    let mut memory = lab.memory_in(&cold)?;
+    let map = memory.map_anywhere(8 * MIB)?;
+    memory.fill(map.all(), &Pattern::Zero, LIMIT)?;
+    memory.move_pages(map.all(), &[ordinary], LIMIT)?;
+    let (promoted, end) = (vmstat(lab, "numa_pages_migrated ")?, Instant::now() + LIMIT);
+    while memory.nodes(map.all())?.on(0) < map.page_count() / 2 && Instant::now() < end {
+        memory.touch(map.all(), false, 10, LIMIT)?;
+    }
+    lab.sh("echo 0 > /proc/sys/kernel/numa_balancing")?;
+    lab.fact("NUMA balancing moved pages", vmstat(lab, "numa_pages_migrated ")? > promoted);
+    for _ in 0..2 {
+        lab.sh(&format!("echo {} > /sys/fs/cgroup/cold/memory.reclaim || true", 8 * MIB))?;
+    }
+    lab.fact("pages were demoted", vmstat(lab, "pgdemote_")? > 0);
+    memory.move_pages(map.all(), &[ordinary], LIMIT)?;
+    lab.offline_node(ordinary)?;
+    lab.fact("pages by node, off the node that went offline", memory.nodes(map.all())?.nodes);
+    let threads = lab.sh("cat /proc/[0-9]*/comm")?;
+    let threads: Vec<_> = [format!("kswapd{node}"), format!("kcompactd{node}")]
+        .into_iter()
+        .filter(|name| threads.lines().any(|comm| comm == name))
+        .collect();
+    lab.fact("kernel threads of the node", threads);
+    empty(lab, "balanced")?;
+    drop(memory);
+
+    lab.step("its owner alone allocates");
+    for (order, count) in [(0, 100), (9, 10)] {
+        let before = lab.allocations_from(node)?;
+        let said = errno(private.allocate(lab, node, order, count, true))?;
+        let made = lab.allocations_from(node)? - before;
+        lab.fact(&format!("owner.{count} of order {order}"), json!({ "said": said, "allocations": made }));
+    }
+    lab.fact("owner.unmovable", errno(private.allocate(lab, node, 0, 1, false))?);
+    private.free(lab, node)?;
+    lab.fact("owner.told of folios freed", private.told(lab, node, Notice::Freed)?);
+    // More than there is. It fails, and kills nobody.
+    let kills = vmstat(lab, "oom_kill")?;
+    lab.fact("owner.more than the node has", errno(private.allocate(lab, node, 0, TOO_MUCH / 4096, true))?);
+    lab.fact("owner.kills", vmstat(lab, "oom_kill")? - kills);
+    private.free(lab, node)?;
+    Ok(())
+}
+
+/// The sum of the counters of /proc/vmstat whose names begin like this.
+fn vmstat(lab: &Lab, begin: &str) -> Result<u64> {
+    let text = lab.guest.read_text("/proc/vmstat")?;
+    let counters = text.lines().filter(|line| line.starts_with(begin)).filter_map(|line| line.split_once(' '));
+    counters.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
+}
