@@ -204,13 +204,14 @@ impl Lab {
         anyhow::bail!("this kernel has no private nodes: say Need::PrivateNodes in the scenario's needs")
     }
 
-    /// Takes a region's memory from its driver: it is no node's then, and an owner may add it. It must be offline.
-    pub fn take_memory(&self, region: &Region) -> Result<Range<u64>> {
+    /// Takes a region's memory from its driver, so that an owner can add it. It must be offline.
+    pub fn take_range(&self, region: &Region) -> Result<Range<u64>> {
         let dax = &region.dax;
         self.sh(&format!("echo {dax} > /sys/bus/dax/devices/{dax}/driver/unbind"))?;
-        let blocks =
-            self.sh(&format!("ls -d /sys/devices/system/node/node{}/memory* 2>/dev/null | wc -l", region.node))?;
-        ensure!(blocks.trim() == "0", "node {} still has {} blocks of memory", region.node, blocks.trim());
+        // kmem keeps memory that it cannot take offline, and says so nowhere else.
+        let block = "0x$(cat /sys/devices/system/memory/block_size_bytes)";
+        let first = format!("/sys/devices/system/memory/memory$(({} / {block}))", region.base);
+        ensure!(self.holds(&format!("test ! -e {first}"))?, "{dax} still has its blocks of memory: take them offline");
         let end = region.base.checked_add(region.size).context("the region ends beyond the address space")?;
         Ok(region.base..end)
     }
