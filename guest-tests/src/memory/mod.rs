@@ -7,7 +7,9 @@ pub mod guard;
 pub mod numa;
 pub mod protocol;
 pub mod region;
+pub mod request;
 mod session;
 mod source;
+pub mod write;
 
 pub use session::serve;

@@ -80,8 +80,27 @@ pub(super) unsafe fn mbind(
     nodes: &[u32],
     migrate: bool,
 ) -> io::Result<()> {
-    let mask = Mask::new(nodes)?;
     let flags = MPOL_MF_STRICT | if migrate { MPOL_MF_MOVE } else { 0 };
+    // SAFETY: as the caller promises.
+    unsafe { mbind_with(start, bytes, policy, nodes, flags) }
+}
+
+/// Binds a range to a node. Pages that are elsewhere are moved; those that cannot stay where they are.
+///
+/// # Errors
+/// No such node.
+///
+/// # Safety
+/// The range is a mapping of the caller's.
+pub(super) unsafe fn mbind_loosely(start: *mut c_void, bytes: usize, node: u32) -> io::Result<()> {
+    // SAFETY: as the caller promises.
+    unsafe { mbind_with(start, bytes, Policy::Bind, &[node], MPOL_MF_MOVE) }
+}
+
+/// # Safety
+/// The range is a mapping of the caller's.
+unsafe fn mbind_with(start: *mut c_void, bytes: usize, policy: Policy, nodes: &[u32], flags: c_int) -> io::Result<()> {
+    let mask = Mask::new(nodes)?;
     // SAFETY: a policy changes no content of the caller's range; the mask has as many words as said.
     result(unsafe {
         libc::syscall(libc::SYS_mbind, start, bytes, policy.mode(), mask.0.as_ptr(), Mask::BITS, c_long::from(flags))

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::Fault;
 use super::numa::Policy;
+use super::request::Request;
+use super::write::Way;
 use crate::pattern::{Pattern, Verdict};
 use crate::protocol::Failure;
 
@@ -174,6 +176,24 @@ pub enum Task {
         write: bool,
         /// How often, over the whole range.
         rounds: u32,
+    },
+    /// Writes pages in one of the ways there are. Answered with [`Done::Took`].
+    Write {
+        /// Which pages.
+        range: Range,
+        /// How.
+        way: Way,
+        /// With what.
+        #[serde(flatten)]
+        pattern: Pattern,
+    },
+    /// Asks the kernel something for pages. Answered with [`Done::Took`].
+    Ask {
+        /// Which pages.
+        range: Range,
+        /// What.
+        #[serde(flatten)]
+        request: Request,
     },
     /// Physical addresses. Answered with [`Done::Physical`].
     Physical {

@@ -134,6 +134,27 @@ impl Region {
         unsafe { numa::mbind(start, pages * PAGE, policy, nodes, migrate) }
     }
 
+    /// Sets the policy of pages to one node. Pages that are elsewhere are moved as far as that goes.
+    ///
+    /// # Errors
+    /// No such node.
+    pub fn bind_loosely(&self, first: usize, pages: usize, node: u32) -> io::Result<()> {
+        // SAFETY: the range lies within our mapping.
+        unsafe { numa::mbind_loosely(self.start(first, pages), pages * PAGE, node) }
+    }
+
+    /// Sets how pages may be used: `PROT_READ` and the like.
+    ///
+    /// # Errors
+    /// `mprotect` fails.
+    pub fn protect(&self, first: usize, pages: usize, access: c_int) -> io::Result<()> {
+        // SAFETY: our own mapping, of which no reference is held.
+        match unsafe { libc::mprotect(self.start(first, pages), pages * PAGE, access) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Asks for huge pages, or refuses them. A kernel without huge pages is fine with the refusal.
     ///
     /// # Errors

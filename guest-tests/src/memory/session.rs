@@ -14,6 +14,7 @@ use super::numa::{self, Policy};
 use super::protocol::{Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
 use super::region::Region;
 use super::source::Source;
+use super::write::write;
 use crate::pattern::{PAGE, Pattern, Verdict};
 use crate::protocol::Failure;
 
@@ -102,6 +103,15 @@ impl Session {
                 }
                 Ok(())
             }),
+            Task::Write { range, way, pattern } => {
+                let mut source = source(&pattern)?;
+                self.timed("write", range, |region, first, pages| {
+                    (first..first + pages).try_for_each(|page| write(region, page, source.page(page as u64)?, way))
+                })
+            }
+            Task::Ask { range, request } => {
+                self.timed("ask", range, |region, first, pages| request.ask(region, first, pages))
+            }
             Task::Physical { range } => {
                 let (region, first, pages) = self.resolve(range)?;
                 if pages as u64 > MAX_PHYSICAL {

@@ -157,3 +157,29 @@ fn what_is_written_to_a_shared_mapping_is_in_the_file() {
     assert!(session.perform(Task::MapShared { path: name, bytes: 100 }).is_err(), "not whole pages");
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn whichever_way_pages_are_written_they_hold_what_was_written() {
+    let ways = ["store", "parent", "mprotect", "mremap", "process_vm", "proc_mem", "read"];
+    for way in ways {
+        let answers = session(&[
+            r#"{"id":1,"task":"map","bytes":8192}"#,
+            r#"{"id":2,"task":"fill","range":{"map":1},"pattern":"random","seed":1}"#,
+            &format!(r#"{{"id":3,"task":"write","range":{{"map":1}},"way":"{way}","pattern":"random","seed":2}}"#),
+            r#"{"id":4,"task":"verify","range":{"map":1},"pattern":"random","seed":2}"#,
+        ]);
+        assert!(matches!(done(&answers[3]), Done::Verified { verdict, .. } if verdict.clean()), "{way}: {answers:?}");
+    }
+}
+
+#[test]
+fn what_a_child_writes_its_parent_does_not_read() {
+    let answers = session(&[
+        r#"{"id":1,"task":"map","bytes":8192}"#,
+        r#"{"id":2,"task":"fill","range":{"map":1},"pattern":"random","seed":1}"#,
+        r#"{"id":3,"task":"write","range":{"map":1},"way":"child","pattern":"random","seed":2}"#,
+        r#"{"id":4,"task":"verify","range":{"map":1},"pattern":"random","seed":1}"#,
+    ]);
+    assert!(matches!(done(&answers[2]), Done::Took { pages: 2, .. }), "{answers:?}");
+    assert!(matches!(done(&answers[3]), Done::Verified { verdict, .. } if verdict.clean()), "{answers:?}");
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cxl_cram_guest::memory::protocol::{Advice, Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
-pub use cxl_cram_guest::memory::{guard::Fault, numa::Policy};
+pub use cxl_cram_guest::memory::{guard::Fault, numa::Policy, request::Request, write::Way};
 use cxl_cram_guest::pattern::{PAGE, Pattern, Verdict};
 use cxl_cram_guest::protocol::{Failure, Stream};
 
@@ -261,6 +261,36 @@ impl Memory {
     /// It took too long.
     pub fn touch(&mut self, range: Range, write: bool, rounds: u32, limit: Duration) -> Result<Duration, GuestError> {
         self.took(Task::Touch { range, write, rounds }, limit)
+    }
+
+    /// Writes pages in one of the ways there are.
+    ///
+    /// # Errors
+    /// A call fails, or parent and child do not each keep their own content.
+    pub fn write(
+        &mut self,
+        range: Range,
+        way: Way,
+        pattern: &Pattern,
+        limit: Duration,
+    ) -> Result<Duration, GuestError> {
+        self.took(Task::Write { range, way, pattern: pattern.clone() }, limit)
+    }
+
+    /// Asks the kernel something for pages.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn ask(&mut self, range: Range, request: Request, limit: Duration) -> Result<Duration, GuestError> {
+        self.took(Task::Ask { range, request }, limit)
+    }
+
+    /// Maps memory from anywhere as one huge page each 2 MiB, all of it present.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn map_huge(&mut self, bytes: u64, limit: Duration) -> Result<Mapping, GuestError> {
+        self.map(Task::Map { bytes, node: None, populate: true, huge: true, locked: false }, bytes, limit)
     }
 
     /// Guest physical addresses of pages; none for a page that is not present. A range of any length.

@@ -137,7 +137,7 @@ pub mod prelude {
     pub use std::time::{Duration, Instant};
 
     pub use crate::guest::client::GuestError;
-    pub use crate::guest::memory::{Churned, Fault, Mapping, Memory, Policy};
+    pub use crate::guest::memory::{Churned, Fault, Mapping, Memory, Policy, Request, Way};
     pub use anyhow::{Context, Result, anyhow, bail, ensure};
     pub use cxl_cram_device::size::format_bytes;
     pub use cxl_cram_guest::pattern::{Pattern, Verdict};
