@@ -79,7 +79,8 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("while it is used");
     lab.fact("used.unregister", errno(private.unregister(lab, node))?);
     let frames: Vec<u64> = memory.physical(&map, 0, 1)?.into_iter().flatten().collect();
-    let (busy, idle) = if frames.first().is_some_and(|frame| first.contains(frame)) { (&first, &second) } else { (&second, &first) };
+    let in_first = frames.first().is_some_and(|frame| first.contains(frame));
+    let (busy, idle) = if in_first { (&first, &second) } else { (&second, &first) };
     lab.fact("used.remove the range with its data", errno(private.remove(lab, node, busy))?);
     let verdict = memory.verify(map.all(), &DATA, LIMIT)?;
     lab.fact("used.pages wrong", verdict.pages_wrong);

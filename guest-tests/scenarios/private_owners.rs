@@ -5,7 +5,7 @@ use cxl_cram_harness::scenario::prelude::*;
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     name: "private_owners",
-    story: "two devices are two owners' nodes: each allocates from its own only; memory.numa_stat, numa_maps and cpusets agree",
+    story: "two devices, two owners' nodes: each allocates from its own; memory.numa_stat, numa_maps and cpusets agree",
     needs: &[Need::PrivateNodes, Need::Config("MEMCG"), Need::Config("CPUSETS")],
     devices: &[
         DeviceShape::USUAL,
@@ -37,7 +37,8 @@ fn tell(lab: &mut Lab) -> Result<()> {
     }
     lab.fact("private nodes", lab.guest.read_text(private.list())?);
     lab.fact("an owner removes the other's range", errno(private.remove(lab, open, &ranges[1]))?);
-    lab.fact("an owner claims the other's node", errno(private.add(lab, &Claim { node: closed, ..claims[0] }, &ranges[1]))?);
+    let intruder = Claim { node: closed, ..claims[0] };
+    lab.fact("an owner claims the other's node", errno(private.add(lab, &intruder, &ranges[1]))?);
 
     lab.step("each exhausts its node, and gets nothing from the other");
     for (mine, other) in [(open, closed), (closed, open)] {
@@ -57,7 +58,8 @@ fn tell(lab: &mut Lab) -> Result<()> {
     for map in &maps {
         memory.fill(map.all(), &DATA, LIMIT)?;
     }
-    lab.fact("move_pages from the owner's to the other's", memory.move_pages(maps[1].pages(0, 1), &[closed], LIMIT).map_or_else(|error| errno::<()>(Err(error)), |_| Ok("done".into()))?);
+    let moved = errno(memory.move_pages(maps[1].pages(0, 1), &[closed], LIMIT))?;
+    lab.fact("move_pages from the one to the other", moved);
     private.place(&mut memory, closed, maps[2].all())?;
     for (name, map) in ["anywhere", "bound", "placed"].into_iter().zip(&maps) {
         let verdict = memory.verify(map.all(), &DATA, LIMIT)?;
@@ -88,7 +90,10 @@ fn tell(lab: &mut Lab) -> Result<()> {
     for (name, map) in ["bound", "placed"].into_iter().zip(&maps[1..]) {
         let address = format!("{:08x} ", map.address);
         let line = maps_file.lines().find(|line| line.starts_with(&address)).context("the mapping is not in numa_maps")?;
-        let words: Vec<_> = line.split(' ').skip(1).filter(|word| word.starts_with('N') || word.contains(':') || *word == "default").collect();
+        // The policy, and pages by node.
+        let mut words = line.split(' ').skip(1);
+        let policy = words.next();
+        let words: Vec<_> = policy.into_iter().chain(words.filter(|word| word.starts_with('N'))).collect();
         lab.fact(&format!("numa_maps.{name}"), words);
     }
 
@@ -105,10 +110,12 @@ fn tell(lab: &mut Lab) -> Result<()> {
         let nodes = memory.nodes(fresh.all())?.nodes;
         memory.free(fresh)?;
         let allowed = allowed(lab, &memory)?;
-        lab.fact(&format!("cpuset.mems {mems}"), json!({ "said": said, "effective": effective, "allowed": allowed, "bound pages by node": nodes }));
+        let seen = json!({ "said": said, "effective": effective, "allowed": allowed, "bound pages by node": nodes });
+        lab.fact(&format!("cpuset.mems {mems}"), seen);
     }
-    let stayed: Vec<_> = maps.iter().map(|map| Ok(memory.nodes(map.all())?.on(open) + memory.nodes(map.all())?.on(closed))).collect::<Result<_>>()?;
-    lab.fact("pages that stayed on private nodes", stayed);
+    for (name, map) in ["anywhere", "bound", "placed"].into_iter().zip(&maps) {
+        lab.fact(&format!("{name}.pages by node after cpusets"), memory.nodes(map.all())?.nodes);
+    }
 
     lab.step("users move pages where the owner lets them, and off it");
     lab.fact("migrate_pages to the other", errno(memory.migrate(&[open], &[closed], LIMIT))?);

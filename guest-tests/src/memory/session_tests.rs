@@ -183,3 +183,31 @@ fn what_a_child_writes_its_parent_does_not_read() {
     assert!(matches!(done(&answers[2]), Done::Took { pages: 2, .. }), "{answers:?}");
     assert!(matches!(done(&answers[3]), Done::Verified { verdict, .. } if verdict.clean()), "{answers:?}");
 }
+
+#[test]
+fn pages_are_named_to_a_file_by_address_and_length() {
+    let path = std::env::temp_dir().join(format!("cxl-cram-named-{}", std::process::id()));
+    std::fs::write(&path, "").unwrap();
+    let path_text = path.to_str().unwrap();
+    let answers = session(&[
+        r#"{"id":1,"task":"map","bytes":65536}"#,
+        &format!(r#"{{"id":2,"task":"name_to","range":{{"map":1,"first":2,"pages":3}},"path":"{path_text}"}}"#),
+        r#"{"id":3,"task":"name_to","range":{"map":1},"path":"/nowhere/at/all"}"#,
+    ]);
+    let named = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let Done::Mapped { address, .. } = done(&answers[0]) else { panic!("{answers:?}") };
+    assert_eq!(done(&answers[1]), &Done::Nothing);
+    assert_eq!(named, format!("{:#x} 0x3000", address + 0x2000));
+    assert!(matches!(&answers[2].result, Outcome::Failed(failure) if failure.errno == Some(libc::ENOENT)));
+}
+
+#[test]
+fn a_policy_of_a_node_that_does_not_exist_is_refused() {
+    let answers = session(&[
+        r#"{"id":1,"task":"set_policy","policy":"bind","nodes":[1000]}"#,
+        r#"{"id":2,"task":"set_policy","policy":"default"}"#,
+    ]);
+    assert!(matches!(&answers[0].result, Outcome::Failed(failure) if failure.errno == Some(libc::EINVAL)));
+    assert_eq!(done(&answers[1]), &Done::Nothing);
+}
