@@ -22,7 +22,7 @@ const DATA: Pattern = Pattern::Random { seed: 61 };
 
 fn tell(lab: &mut Lab) -> Result<()> {
     let region = lab.create_region_of(0, "-s 256M")?;
-    let (private, range) = (lab.private_nodes()?, lab.take_memory(&region)?);
+    let (private, range) = (lab.private_nodes()?, lab.take_range(&region)?);
     let node = region.node;
     let claim = |capabilities| Claim { node, owner: 0, capabilities };
 

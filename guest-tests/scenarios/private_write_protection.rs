@@ -46,7 +46,7 @@ impl Node {
 fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("a node that is never mapped writable");
     let region = lab.create_region_on(0)?;
-    let (adapter, range) = (lab.private_nodes()?, lab.take_memory(&region)?);
+    let (adapter, range) = (lab.private_nodes()?, lab.take_range(&region)?);
     let claim = Claim { node: region.node, owner: 0, capabilities: &[Capability::ProtectWrite] };
     adapter.add(lab, &claim, &range)?;
     let node = Node { adapter, id: region.node };
