@@ -1,0 +1,349 @@
+//! What mm does with the pages of a private node is what its owner asks for: each service off, and on.
+
+use cxl_cram_guest::memory::protocol::Advice;
+use cxl_cram_harness::guest::memory::Nodes;
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "private_services",
+    story: "the capability matrix: each service of mm on a private node, without its capability and with it",
+    needs: &[
+        Need::PrivateNodes,
+        Need::Config("MEMCG"),
+        Need::Config("NUMA_BALANCING"),
+        Need::Config("KSM"),
+        Need::Config("MEMORY_FAILURE"),
+        Need::Path("/sys/block/zram0"),
+        Need::Path("/sys/kernel/debug/gup_test"),
+    ],
+    machine: MachineShape { expected: &["invoked oom-killer"], ..MachineShape::USUAL },
+    limit: Duration::from_secs(120),
+    tell,
+    ..Scenario::USUAL
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const PAGE: u64 = 4096;
+const DATA: Pattern = Pattern::Compressible { seed: 71, ratio: 3.0 };
+const OTHER: Pattern = Pattern::Compressible { seed: 72, ratio: 3.0 };
+
+/// How `move_pages` says that it leaves a page alone.
+const ENOENT: i32 = 2;
+
+/// A service: what it is tried with besides its own capability, and what a program sees of it.
+struct Service {
+    name: &'static str,
+    beside: &'static [Capability],
+    capability: Capability,
+    seen: fn(&mut Lab, &Node) -> Result<Value>,
+}
+
+const SERVICES: &[Service] = &[
+    Service { name: "user migration", beside: &[], capability: Capability::Migration, seen: user_migration },
+    Service { name: "mempolicy", beside: &[], capability: Capability::Mempolicy, seen: mempolicy },
+    Service { name: "reclaim", beside: &[], capability: Capability::Reclaim, seen: reclaim },
+    Service {
+        name: "demotion target",
+        beside: &[Capability::Reclaim],
+        capability: Capability::Demotion,
+        seen: demotion,
+    },
+    Service { name: "write protection", beside: &[], capability: Capability::ProtectWrite, seen: write_protection },
+    Service { name: "NUMA balancing", beside: &[], capability: Capability::NumaBalancing, seen: numa_balancing },
+    Service { name: "compaction", beside: &[], capability: Capability::Compaction, seen: compaction },
+    Service { name: "long-term pin", beside: &[], capability: Capability::LongtermPin, seen: longterm_pin },
+    Service { name: "OOM", beside: &[Capability::Mempolicy], capability: Capability::Oom, seen: out_of_memory },
+    Service { name: "hot-unplug", beside: &[], capability: Capability::Hotunplug, seen: hot_unplug },
+    Service { name: "memory failure", beside: &[], capability: Capability::MemoryFailure, seen: memory_failure },
+];
+
+/// The node, its memory, and what its kernel calls what is done with it.
+struct Node {
+    private: &'static dyn Adapter,
+    id: u32,
+    range: std::ops::Range<u64>,
+}
+
+impl Node {
+    /// What is seen on a node with these capabilities.
+    fn seen(
+        &self,
+        lab: &mut Lab,
+        capabilities: &[Capability],
+        see: fn(&mut Lab, &Self) -> Result<Value>,
+    ) -> Result<Value> {
+        self.private.add(lab, &Claim { node: self.id, owner: 0, capabilities }, &self.range)?;
+        let seen = see(lab, self)?;
+        if lab.node_bytes(self.id, "MemTotal")? > 0 {
+            self.private.remove(lab, self.id, &self.range)?;
+        }
+        self.private.unregister(lab, self.id)?;
+        Ok(seen)
+    }
+
+    /// Pages of a program, filled, and put on the node by its owner.
+    fn pages(&self, memory: &mut Memory, pages: u64) -> Result<Mapping> {
+        let map = memory.map_anywhere(pages * PAGE)?;
+        memory.fill(map.all(), &DATA, LIMIT)?;
+        self.private.place(memory, self.id, map.all())?;
+        Ok(map)
+    }
+
+    /// How many pages of a mapping are on the node.
+    fn holds(&self, memory: &mut Memory, map: &Mapping) -> Result<u64> {
+        Ok(memory.nodes(map.all())?.on(self.id))
+    }
+
+    /// What became of one page: on the node, elsewhere, or the error of the page or of the call.
+    fn came_to(&self, nodes: Result<Nodes, GuestError>) -> Result<String> {
+        Ok(match &nodes {
+            Ok(nodes) if nodes.on(self.id) == 1 => "on the node".to_owned(),
+            Ok(nodes) if nodes.absent.contains_key(&ENOENT) => "ENOENT".to_owned(),
+            Ok(nodes) if nodes.absent.is_empty() => "elsewhere".to_owned(),
+            Ok(nodes) => format!("{:?}", nodes.absent),
+            Err(_) => errno(nodes)?,
+        })
+    }
+}
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    let region = lab.create_region_of(0, "-s 256M")?;
+    let node = Node { private: lab.private_nodes()?, id: region.node, range: lab.take_range(&region)? };
+    lab.sh("echo 64M > /sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0")?;
+    for Service { name, beside, capability, seen } in SERVICES {
+        lab.step(&format!("{name}, off"));
+        let off = node.seen(lab, beside, *seen)?;
+        lab.step(&format!("{name}, on"));
+        let on = node.seen(lab, &[beside, &[*capability][..]].concat(), *seen)?;
+        lab.fact(name, json!({ "off": off, "on": on }));
+    }
+
+    lab.step("what no capability allows");
+    let all: Vec<_> = SERVICES.iter().map(|service| service.capability).collect();
+    let all: Vec<_> = all.into_iter().filter(|&capability| capability != Capability::ProtectWrite).collect();
+    let left_alone = node.seen(lab, &all, merged)?;
+    lab.fact("KSM and MADV_COLLAPSE, all capabilities on", left_alone);
+    Ok(())
+}
+
+fn user_migration(lab: &mut Lab, node: &Node) -> Result<Value> {
+    let mut memory = lab.guest.memory()?;
+    let other = memory.map_anywhere(PAGE)?;
+    memory.fill(other.all(), &DATA, LIMIT)?;
+    let to = node.came_to(memory.move_pages(other.all(), &[node.id], LIMIT))?;
+    let map = node.pages(&mut memory, 8)?;
+    let from = node.came_to(memory.move_pages(map.pages(0, 1), &[0], LIMIT))?;
+    node.private.place(&mut memory, node.id, map.all())?;
+    memory.migrate(&[node.id], &[0], LIMIT)?;
+    let migrated = node.holds(&mut memory, &map)?;
+    node.private.place(&mut memory, node.id, map.all())?;
+    memory.ask(map.all(), Request::BindAndMove { node: 0 }, LIMIT)?;
+    let bound = node.holds(&mut memory, &map)?;
+    let wrong = memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong;
+    Ok(json!({
+        "move_pages to it": to, "move_pages from it": from,
+        "of 8 pages, left by migrate_pages": migrated, "left by mbind(MPOL_MF_MOVE)": bound, "pages wrong": wrong,
+    }))
+}
+
+fn mempolicy(lab: &mut Lab, node: &Node) -> Result<Value> {
+    let mut memory = lab.guest.memory()?;
+    let mut told = serde_json::Map::new();
+    for (policy, nodes) in [
+        (Policy::Bind, &[node.id][..]),
+        (Policy::Preferred, &[node.id]),
+        (Policy::PreferredMany, &[node.id]),
+        (Policy::Interleave, &[0, node.id]),
+        (Policy::WeightedInterleave, &[0, node.id]),
+    ] {
+        let map = memory.map_anywhere(8 * PAGE)?;
+        let said = errno(memory.bind(map.all(), policy, nodes, LIMIT))?;
+        memory.fill(map.all(), &DATA, LIMIT)?;
+        told.insert(format!("mbind {policy:?}"), json!([said, node.holds(&mut memory, &map)?]));
+    }
+    let said = errno(memory.set_policy(Policy::Bind, &[node.id]))?;
+    let map = memory.map_anywhere(8 * PAGE)?;
+    memory.fill(map.all(), &DATA, LIMIT)?;
+    told.insert("set_mempolicy Bind".to_owned(), json!([said, node.holds(&mut memory, &map)?]));
+    Ok(json!({ "of 8 pages, on the node": told }))
+}
+
+fn reclaim(lab: &mut Lab, node: &Node) -> Result<Value> {
+    let mut memory = lab.guest.memory()?;
+    let map = node.pages(&mut memory, 8)?;
+    let locked = vmstat(lab, "unevictable_pgs_mlocked")?;
+    memory.ask(map.all(), Request::Lock, LIMIT)?;
+    let locked = vmstat(lab, "unevictable_pgs_mlocked")? - locked;
+    memory.touch(map.all(), false, 1, LIMIT)?;
+    memory.advise(map.all(), Advice::Cold, LIMIT)?;
+    let referenced = referenced(lab, &memory, &map)?;
+    memory.advise(map.all(), Advice::PageOut, LIMIT)?;
+    let left = node.holds(&mut memory, &map)?;
+    let wrong = memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong;
+    Ok(json!({
+        "of 8 pages, mlock counts": locked, "referenced after MADV_COLD": referenced,
+        "left by MADV_PAGEOUT": left, "pages wrong": wrong,
+    }))
+}
+
+fn demotion(lab: &mut Lab, node: &Node) -> Result<Value> {
+    const PAGES: u64 = 2048;
+    let group = lab.cgroup(&format!("cold{}", lab.guest.list_dir("/sys/fs/cgroup")?.len()))?;
+    let mut memory = lab.memory_in(&group)?;
+    let map = memory.map_anywhere(PAGES * PAGE)?;
+    memory.fill(map.all(), &DATA, LIMIT)?;
+    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled")?;
+    lab.write(&group, "memory.reclaim", &(PAGES * PAGE / 2).to_string())?;
+    lab.sh("echo 0 > /sys/kernel/mm/numa/demotion_enabled")?;
+    let nodes = memory.nodes(map.all())?;
+    let wrong = memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong;
+    Ok(json!({ "cold pages leave": nodes.on(0) < PAGES, "come to it": nodes.on(node.id) > 0, "pages wrong": wrong }))
+}
+
+fn write_protection(lab: &mut Lab, node: &Node) -> Result<Value> {
+    let mut memory = lab.guest.memory()?;
+    let map = node.pages(&mut memory, 8)?;
+    memory.write(map.all(), Way::Store, &OTHER, LIMIT)?;
+    let left = node.holds(&mut memory, &map)?;
+    let wrong = memory.verify(map.all(), &OTHER, LIMIT)?.pages_wrong;
+    let faults = node.private.told(lab, node.id, Notice::WriteFault)?;
+    Ok(json!({ "of 8 pages, left when written": left, "write faults": faults, "pages wrong": wrong }))
+}
+
+fn numa_balancing(lab: &mut Lab, node: &Node) -> Result<Value> {
+    const PAGES: u64 = 256;
+    const BUSY: Duration = Duration::from_secs(4);
+    lab.sh("echo 1 > /proc/sys/kernel/numa_balancing")?;
+    let mut memory = lab.guest.memory()?;
+    let map = node.pages(&mut memory, PAGES)?;
+    let remote = |lab: &Lab| -> Result<u64> {
+        let local = vmstat(lab, "numa_hint_faults_local")?;
+        Ok(vmstat(lab, "numa_hint_faults")?.saturating_sub(local))
+    };
+    let before = remote(lab)?;
+    let (mut hinted, mut left, mut busy) = (0, PAGES, Duration::ZERO);
+    let end = Instant::now() + LIMIT;
+    // The scanner goes by the time that the program is busy, and begins after a second of it. Pages that are not hinted
+    // for longer are left alone; those that are come back when they are hinted a second time.
+    while left == PAGES && (hinted > 0 || busy < BUSY) && Instant::now() < end {
+        busy += memory.touch(map.all(), false, 5000, LIMIT)?;
+        hinted = remote(lab)?.saturating_sub(before);
+        left = node.holds(&mut memory, &map)?;
+    }
+    lab.figure("NUMA balancing: busy", format!("{busy:?}, {hinted} hinting faults"));
+    lab.sh("echo 0 > /proc/sys/kernel/numa_balancing")?;
+    Ok(json!({ "hinting faults": hinted >= PAGES, "promoted": left < PAGES }))
+}
+
+fn compaction(lab: &mut Lab, node: &Node) -> Result<Value> {
+    // Three pageblocks, of which the second is half free: pages are not moved to where all is free.
+    const BLOCK: u64 = 512;
+    let mut memory = lab.guest.memory()?;
+    let map = node.pages(&mut memory, 3 * BLOCK)?;
+    memory.advise(map.pages(BLOCK, BLOCK / 2), Advice::DontNeed, LIMIT)?;
+    let thread = lab.holds(&format!("grep -qx kcompactd{} /proc/[0-9]*/comm", node.id))?;
+    let before = memory.physical(&map, 0, BLOCK)?;
+    lab.sh("echo 1 > /proc/sys/vm/compact_memory")?;
+    let moved = memory.physical(&map, 0, BLOCK)? != before;
+    let wrong = memory.verify(map.pages(0, BLOCK), &DATA, LIMIT)?.pages_wrong;
+    Ok(json!({
+        "kcompactd": thread, "compact_memory moves pages": moved,
+        "of 512 pages, on the node": memory.nodes(map.pages(0, BLOCK))?.on(node.id), "pages wrong": wrong,
+    }))
+}
+
+fn longterm_pin(lab: &mut Lab, node: &Node) -> Result<Value> {
+    let mut memory = lab.guest.memory()?;
+    let map = node.pages(&mut memory, 8)?;
+    let pinned = errno(memory.ask(map.all(), Request::PinLongterm, LIMIT))?;
+    Ok(json!({ "FOLL_LONGTERM": pinned, "of 8 pages, on the node": node.holds(&mut memory, &map)? }))
+}
+
+fn out_of_memory(lab: &mut Lab, node: &Node) -> Result<Value> {
+    for order in [9, 0] {
+        let full = errno(node.private.allocate(lab, node.id, order, 1 << 20, true))?;
+        ensure!(full == "ENOMEM", "the owner cannot take all of its node: {full}");
+    }
+    let mut memory = lab.guest.memory()?;
+    lab.sh(&format!("echo 1000 > /proc/{}/oom_score_adj", memory.program().pid()))?;
+    let map = memory.map_anywhere(8 * PAGE)?;
+    memory.bind(map.all(), Policy::Bind, &[node.id], LIMIT)?;
+    let came = match memory.fill(map.all(), &DATA, LIMIT) {
+        Ok(_) => node.came_to(memory.nodes(map.pages(0, 1)))?,
+        Err(GuestError::Failed { failure, .. }) => failure.message.lines().next().unwrap_or_default().to_owned(),
+        Err(error) => return Err(error.into()),
+    };
+    node.private.free(lab, node.id)?;
+    Ok(json!({ "bound to the full node": came }))
+}
+
+fn hot_unplug(lab: &mut Lab, node: &Node) -> Result<Value> {
+    let mut memory = lab.guest.memory()?;
+    let map = node.pages(&mut memory, 8)?;
+    let removed = errno(node.private.remove(lab, node.id, &node.range))?;
+    let (left, wrong) = (node.holds(&mut memory, &map)?, memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong);
+    Ok(json!({ "offline": removed, "of 8 pages, left": left, "pages wrong": wrong }))
+}
+
+fn memory_failure(lab: &mut Lab, node: &Node) -> Result<Value> {
+    let mut memory = lab.guest.memory()?;
+    memory.guard(false)?;
+    let map = node.pages(&mut memory, 8)?;
+    let hard = errno(memory.advise(map.pages(3, 1), Advice::HwPoison, LIMIT))?;
+    let soft = errno(memory.advise(map.pages(5, 1), Advice::SoftOffline, LIMIT))?;
+    memory.touch(map.all(), false, 1, LIMIT)?;
+    let left = node.holds(&mut memory, &map)?;
+    Ok(json!({ "MADV_HWPOISON": hard, "MADV_SOFT_OFFLINE": soft, "of 8 pages, left": left,
+        "signals": memory.faults()?.len() }))
+}
+
+/// Pages that are alike, on the node and off it, offered to KSM; small pages on the node that could be a huge one.
+fn merged(lab: &mut Lab, node: &Node) -> Result<Value> {
+    let mut memory = lab.guest.memory()?;
+    let (map, ordinary) = (memory.map_anywhere(4 * PAGE)?, memory.map_anywhere(4 * PAGE)?);
+    for map in [&map, &ordinary] {
+        memory.fill(map.all(), &Pattern::Zero, LIMIT)?;
+    }
+    node.private.place(&mut memory, node.id, map.all())?;
+    for map in [&map, &ordinary] {
+        memory.ask(map.all(), Request::Mergeable, LIMIT)?;
+    }
+    const KSM: &str = "/sys/kernel/mm/ksm";
+    let figure = |lab: &Lab, name: &str| -> Result<u64> {
+        Ok(lab.guest.read_text(&format!("{KSM}/{name}"))?.trim().parse()?)
+    };
+    lab.sh(&format!("cd {KSM} && echo 1 > sleep_millisecs && echo 1000 > pages_to_scan && echo 1 > run"))?;
+    lab.wait("the ordinary pages to be merged", |lab| Ok(figure(lab, "pages_sharing")? >= 3))?;
+    let scans = figure(lab, "full_scans")?;
+    lab.wait("two more scans", |lab| Ok(figure(lab, "full_scans")? >= scans + 2))?;
+    let (shared, sharing) = (figure(lab, "pages_shared")?, figure(lab, "pages_sharing")?);
+    let left = node.holds(&mut memory, &map)?;
+    lab.sh(&format!("echo 2 > {KSM}/run"))?;
+
+    let small = memory.map_anywhere(2 << 20)?;
+    memory.fill(small.all(), &DATA, LIMIT)?;
+    node.private.place(&mut memory, node.id, small.all())?;
+    let collapsed = errno(memory.ask(small.all(), Request::Collapse, LIMIT))?;
+    Ok(json!({
+        "KSM: of 4 pages alike on the node and 4 off it": { "shared": shared, "sharing": sharing, "left": left },
+        "MADV_COLLAPSE": collapsed, "of 512 pages, on the node": node.holds(&mut memory, &small)?,
+    }))
+}
+
+/// A counter of /proc/vmstat.
+fn vmstat(lab: &Lab, counter: &str) -> Result<u64> {
+    let text = lab.guest.read_text("/proc/vmstat")?;
+    let value = text.lines().find_map(|line| line.strip_prefix(counter)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("/proc/vmstat has no {counter}"))?.parse()?)
+}
+
+/// How many pages of a mapping the page tables say were referenced.
+fn referenced(lab: &Lab, memory: &Memory, map: &Mapping) -> Result<u64> {
+    // A mapping merges with a neighbour only while both are alike; this one is as it was made.
+    let smaps = lab.guest.read_text(&format!("/proc/{}/smaps", memory.program().pid()))?;
+    let begin = format!("{:x}-", map.address);
+    let mine = smaps.split_once(&begin).with_context(|| format!("smaps has no mapping at {begin}"))?.1;
+    let kib = mine.lines().find_map(|line| line.strip_prefix("Referenced:")?.trim().strip_suffix(" kB"));
+    Ok(kib.context("smaps has no Referenced")?.trim().parse::<u64>()? * 1024 / PAGE)
+}
