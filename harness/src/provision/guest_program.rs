@@ -46,7 +46,9 @@ pub(super) fn make(cache: &Cache, offline: bool, product: &Path, step: &mut Step
     new_log(&log)?;
     // Not the workspace's own target folder: the cargo that may be running us holds its lock.
     let _lock = cache.lock(OBJECTS, Duration::from_secs(60 * 60))?;
-    let target = cache.scratch(OBJECTS)?;
+    // A folder for each workspace: cargo would take what another one built later for this one's.
+    let workspace_key = Key::of(&[("workspace", workspace().as_os_str().as_encoded_bytes())]);
+    let target = cache.scratch(OBJECTS)?.join(workspace_key.to_string());
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()).args(["build", "--locked", "--release", "--target", TARGET]);
     cargo.args(["--package", PROGRAM, "--bin", PROGRAM, "--target-dir"]).arg(&target);
