@@ -48,7 +48,7 @@ fn the_parts_of_a_list_are_the_list() {
 #[test]
 fn words_that_fit_no_scenario_are_named() {
     assert!(refused(&["run", "no-such-scenario"]).contains("no-such-scenario"));
-    assert!(refused(&["list", "full", "--skip", "full"]).contains("full, but not full"));
+    assert!(refused(&["list", "bear", "--skip", "bear"]).contains("bear, but not bear"));
     assert!(refused(&["boot", "--shape", "no-such-scenario"]).contains("no-such-scenario"));
     assert!(refused(&["run", "--partition", "3/2"]).contains("K/N"));
 }

@@ -22,7 +22,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   cxl-cram-harness run                      every scenario
-  cxl-cram-harness run integrity full       scenarios by part of the name
+  cxl-cram-harness run integrity bear       scenarios by part of the name
   cxl-cram-harness run =region --repeat 20  one of them, twenty times: does it flap?
   cxl-cram-harness run --kernel-tree ~/linux --append cxl_core.dyndbg
   cxl-cram-harness run --device-args '--codec zstd:3'
