@@ -90,7 +90,6 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     if let Some(obstacle) = obstacle() {
         bail!("{obstacle}; `doctor` tells more");
     }
-    let begun = Instant::now();
     let provisioned = provision(&args.provision.options(), &Progress::stderr())?;
     let about = vec![
         format!("Linux {} on QEMU {}, {}", provisioned.kernel.version, provisioned.qemu.version, args.machine.accel()),
@@ -110,6 +109,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let formats = args.report.formats();
     let quiet = args.for_machines();
     let say = |text: String| if quiet { eprintln!("{text}") } else { println!("{text}") };
+    let begun = Instant::now();
     let outcomes = rounds(&args.how, &scenarios, &provisioned, &options, say);
     let record = Record::new(outcomes, begun.elapsed(), about);
     report::write(&record, &formats)?;
