@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -22,6 +22,11 @@ struct Cli {
 enum Command {
     Serve(Box<ServeArgs>),
     Bench(Box<BenchArgs>),
+}
+
+/// The command line as data: what the program takes, for its documentation and its checks.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program with these arguments (the first is the program's name) and returns its exit code.

@@ -3,10 +3,8 @@
 use std::{io, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
-
-use super::Cli;
 
 /// Print the completions of a shell.
 #[derive(Args, Clone, Debug)]
@@ -33,7 +31,7 @@ pub(super) struct ManArgs {
 
 /// Prints completions.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode> {
-    let mut command = Cli::command();
+    let mut command = super::command();
     let name = command.get_name().to_owned();
     clap_complete::generate(args.shell, &mut command, name, &mut io::stdout());
     Ok(ExitCode::SUCCESS)
@@ -44,10 +42,10 @@ pub(super) fn man(args: &ManArgs) -> Result<ExitCode> {
     match &args.folder {
         Some(folder) => {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-            clap_mangen::generate_to(Cli::command(), folder)
+            clap_mangen::generate_to(super::command(), folder)
                 .with_context(|| format!("cannot write to {}", folder.display()))?;
         }
-        None => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?,
+        None => clap_mangen::Man::new(super::command()).render(&mut io::stdout())?,
     }
     Ok(ExitCode::SUCCESS)
 }

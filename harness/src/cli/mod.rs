@@ -14,7 +14,7 @@ mod selection;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use console::style;
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +42,11 @@ enum Command {
     Clean(clean::CleanArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
+}
+
+/// The command line as data: what the program takes, for its documentation and its checks.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program and returns its exit code.
