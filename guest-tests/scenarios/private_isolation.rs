@@ -12,6 +12,7 @@ pub const SCENARIO: Scenario = Scenario {
         Need::Config("HUGETLBFS"),
         Need::Config("MEMCG"),
         Need::Config("NUMA_BALANCING"),
+        Need::Path("/sys/block/zram0"),
     ],
     // The second device is ordinary memory: where pages may go that cannot stay.
     devices: &[
@@ -125,6 +126,13 @@ fn tell(lab: &mut Lab) -> Result<()> {
         rmdir /sys/fs/cgroup/set?*")?;
     empty(lab, "kernel")?;
 
+    lab.step("vmalloc, of which modules are made too: the table of a disk, the map of a swap area");
+    let before = vmalloc_pages(lab)?;
+    lab.sh("echo 4G > /sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0")?;
+    lab.fact("vmalloc.16 MiB and more", vmalloc_pages(lab)? - before >= 4096);
+    lab.sh("swapoff /dev/zram0 && echo 1 > /sys/block/zram0/reset")?;
+    empty(lab, "vmalloc")?;
+
     lab.step("anonymous memory until the OOM killer comes, under each policy");
     for policy in std::iter::once(Policy::Default).chain(POLICIES).filter(|&policy| policy != Policy::Preferred) {
         let kills = vmstat(lab, "oom_kill")?;
@@ -196,4 +204,11 @@ fn vmstat(lab: &Lab, begin: &str) -> Result<u64> {
     let text = lab.guest.read_text("/proc/vmstat")?;
     let counters = text.lines().filter(|line| line.starts_with(begin)).filter_map(|line| line.split_once(' '));
     counters.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
+}
+
+/// Pages that vmalloc has mapped. /proc/vmallocinfo says their nodes too, but only of nodes with memory for the kernel.
+fn vmalloc_pages(lab: &Lab) -> Result<u64> {
+    let areas = lab.guest.read_text("/proc/vmallocinfo")?;
+    let pages = areas.split_whitespace().filter_map(|word| word.strip_prefix("pages="));
+    pages.map(|pages| Ok(pages.parse::<u64>()?)).sum()
 }

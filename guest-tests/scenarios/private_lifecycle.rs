@@ -88,6 +88,12 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("given up");
     lab.fact("remove memory of node 0", errno(private.remove(lab, node, &(128 * MIB..256 * MIB)))?);
+    let beyond = 2 * second.end - second.start..3 * second.end - 2 * second.start;
+    lab.fact("remove where there is no memory", errno(private.remove(lab, node, &beyond))?);
+    let holed = first.start..beyond.end;
+    lab.fact("remove a range with a hole", errno(private.remove(lab, node, &holed))?);
+    lab.fact("remove a part of a memory block", errno(private.remove(lab, node, &(idle.start..idle.end - MIB)))?);
+    states(lab, "refused", node)?;
     lab.fact("remove one range", errno(private.remove(lab, node, idle))?);
     states(lab, "one range", node)?;
     lab.fact("one range.unregister", errno(private.unregister(lab, node))?);

@@ -16,6 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
         Need::Config("MEMORY_FAILURE"),
         Need::Path("/sys/block/zram0"),
         Need::Path("/sys/kernel/debug/gup_test"),
+        Need::Path("/sys/kernel/mm/damon/admin"),
     ],
     machine: MachineShape { expected: &["invoked oom-killer"], ..MachineShape::USUAL },
     limit: Duration::from_secs(120),
@@ -123,7 +124,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let all: Vec<_> = SERVICES.iter().map(|service| service.capability).collect();
     let all: Vec<_> = all.into_iter().filter(|&capability| capability != Capability::ProtectWrite).collect();
     let left_alone = node.seen(lab, &all, merged)?;
-    lab.fact("KSM and MADV_COLLAPSE, all capabilities on", left_alone);
+    lab.fact("KSM, MADV_COLLAPSE and khugepaged, all capabilities on", left_alone);
     Ok(())
 }
 
@@ -181,10 +182,39 @@ fn reclaim(lab: &mut Lab, node: &Node) -> Result<Value> {
     memory.advise(map.all(), Advice::PageOut, LIMIT)?;
     let left = node.holds(&mut memory, &map)?;
     let wrong = memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong;
+    let map = node.pages(&mut memory, 8)?;
+    let damon = damon_pageout(lab, &node.range)?;
+    let left_by_damon = node.holds(&mut memory, &map)?;
+    let wrong = wrong + memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong;
     Ok(json!({
         "of 8 pages, mlock counts": locked, "referenced after MADV_COLD": referenced,
-        "left by MADV_PAGEOUT": left, "pages wrong": wrong,
+        "left by MADV_PAGEOUT": left, "DAMON pages out": damon, "left by DAMON": left_by_damon, "pages wrong": wrong,
     }))
+}
+
+/// Has DAMON page out all of a range of physical memory, and says whether it did anything.
+fn damon_pageout(lab: &Lab, range: &std::ops::Range<u64>) -> Result<bool> {
+    const DAMON: &str = "/sys/kernel/mm/damon/admin/kdamonds";
+    let (start, end) = (range.start, range.end);
+    lab.sh(&format!(
+        "cd {DAMON} && echo 1 > nr_kdamonds && cd 0/contexts && echo 1 > nr_contexts && cd 0 && \
+         echo paddr > operations && cd monitoring_attrs/intervals && echo 1000 > sample_us && echo 20000 > aggr_us && \
+         cd ../../targets && echo 1 > nr_targets && cd 0/regions && echo 1 > nr_regions && \
+         echo {start} > 0/start && echo {end} > 0/end && \
+         cd ../../../schemes && echo 1 > nr_schemes && cd 0 && echo pageout > action && cd access_pattern && \
+         echo {} > sz/max && echo 100000 > nr_accesses/max && echo 100000 > age/max && echo on > {DAMON}/0/state",
+        u64::MAX
+    ))?;
+    let figure = |lab: &Lab, name: &str| -> Result<u64> {
+        lab.sh(&format!("echo update_schemes_stats > {DAMON}/0/state"))?;
+        let path = format!("{DAMON}/0/contexts/0/schemes/0/stats/{name}");
+        Ok(lab.guest.read_text(&path)?.trim().parse()?)
+    };
+    // Twice over: regions are split and merged as it goes.
+    lab.wait("DAMON to try all of the range", |lab| Ok(figure(lab, "sz_tried")? >= 2 * (end - start)))?;
+    let applied = figure(lab, "sz_applied")?;
+    lab.sh(&format!("echo off > {DAMON}/0/state && echo 0 > {DAMON}/nr_kdamonds"))?;
+    Ok(applied > 0)
 }
 
 fn demotion(lab: &mut Lab, node: &Node) -> Result<Value> {
@@ -325,7 +355,24 @@ fn merged(lab: &mut Lab, node: &Node) -> Result<Value> {
     memory.fill(small.all(), &DATA, LIMIT)?;
     node.private.place(&mut memory, node.id, small.all())?;
     let collapsed = errno(memory.ask(small.all(), Request::Collapse, LIMIT))?;
+
+    // khugepaged goes by what MADV_COLLAPSE has left, and by ordinary pages: those it makes huge.
+    const KHUGEPAGED: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged";
+    let figure = |lab: &Lab, name: &str| -> Result<u64> {
+        Ok(lab.guest.read_text(&format!("{KHUGEPAGED}/{name}"))?.trim().parse()?)
+    };
+    let usual = memory.map_anywhere(2 << 20)?;
+    memory.fill(usual.all(), &DATA, LIMIT)?;
+    let before = figure(lab, "pages_collapsed")?;
+    memory.ask(usual.all(), Request::Huge, LIMIT)?;
+    lab.sh(&format!("cd {KHUGEPAGED} && echo 1 > scan_sleep_millisecs && echo 1 > alloc_sleep_millisecs && \
+        echo 4096 > pages_to_scan"))?;
+    lab.wait("khugepaged to make the ordinary pages huge", |lab| Ok(figure(lab, "pages_collapsed")? > before))?;
+    let scans = figure(lab, "full_scans")?;
+    lab.wait("two more scans of khugepaged", |lab| Ok(figure(lab, "full_scans")? >= scans + 2))?;
+    let by_khugepaged = figure(lab, "pages_collapsed")? - before;
     Ok(json!({
+        "khugepaged: of 2 MiB on the node and 2 MiB off it, made huge": by_khugepaged,
         "KSM: of 4 pages alike on the node and 4 off it": { "shared": shared, "sharing": sharing, "left": left },
         "MADV_COLLAPSE": collapsed, "of 512 pages, on the node": node.holds(&mut memory, &small)?,
     }))

@@ -6,7 +6,12 @@ use cxl_cram_harness::scenario::prelude::*;
 pub const SCENARIO: Scenario = Scenario {
     name: "private_write_protection",
     story: "a write-protected private node is read in place; every way to write costs one fault a page and ends elsewhere",
-    needs: &[Need::PrivateNodes, Need::Path("/sys/kernel/debug/split_huge_pages")],
+    needs: &[
+        Need::PrivateNodes,
+        Need::Path("/sys/kernel/debug/split_huge_pages"),
+        Need::Config("USERFAULTFD"),
+        Need::Path("/sys/block/zram0"),
+    ],
     tell,
     ..Scenario::USUAL
 };
@@ -16,7 +21,7 @@ const PAGE: u64 = 4096;
 const HUGE: u64 = 2 << 20;
 const BEFORE: Pattern = Pattern::Compressible { seed: 31, ratio: 3.0 };
 const AFTER: Pattern = Pattern::Compressible { seed: 32, ratio: 3.0 };
-const WAYS: [Way; 8] = [
+const WAYS: [Way; 10] = [
     Way::Store,
     Way::Child,
     Way::Parent,
@@ -25,6 +30,8 @@ const WAYS: [Way; 8] = [
     Way::ProcessVm,
     Way::ProcMem,
     Way::Read,
+    Way::UserfaultMove,
+    Way::UserfaultProtect,
 ];
 
 /// The node, and what its kernel calls what is done with it.
@@ -87,6 +94,17 @@ fn tell(lab: &mut Lab) -> Result<()> {
     memory.write(map.pages(7, 1), Way::Mprotect, &AFTER, LIMIT)?;
     lab.fact("a page of it written after mprotect", node.told(lab, Notice::WriteFault)? - faults);
 
+    lab.step("one huge page, moved and write-protected by userfaultfd");
+    for (what, request) in [("moved", Request::UserfaultMove), ("write-protected", Request::UserfaultProtect)] {
+        let map = memory.map_huge(HUGE, LIMIT)?;
+        memory.fill(map.all(), &BEFORE, LIMIT)?;
+        node.place(&mut memory, &map)?;
+        memory.ask(map.all(), request, LIMIT)?;
+        let whole = huge_at(lab, &memory, &map)?;
+        let seen = part(lab, &node, &mut memory, &map, 5)?;
+        lab.fact(&format!("a huge page {what}"), json!({ "mapped as one": whole, "a page of it written": seen }));
+    }
+
     lab.step("an owner that refuses");
     adapter.on_write_fault(lab, node.id, WriteFault::Refuse)?;
     let map = memory.map_anywhere(PAGE)?;
@@ -95,6 +113,21 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let refused = memory.write(map.all(), Way::Store, &AFTER, LIMIT);
     let Err(GuestError::Failed { failure, .. }) = refused else { bail!("the store went through: {refused:?}") };
     lab.fact("an owner that refuses", failure.message.lines().next());
+    drop(memory);
+
+    lab.step("pages that are unmapped, but still in the swap cache");
+    lab.sh("echo 64M > /sys/block/zram0/disksize && mkswap /dev/zram0 && swapon /dev/zram0")?;
+    adapter.remove(lab, node.id, &range)?;
+    adapter.unregister(lab, node.id)?;
+    let capabilities = &[Capability::ProtectWrite, Capability::Reclaim];
+    adapter.add(lab, &Claim { capabilities, ..claim }, &range)?;
+    let mut memory = lab.guest.memory()?;
+    for (owner, answer) in [("copies", WriteFault::Copy), ("promotes", WriteFault::Promote)] {
+        adapter.on_write_fault(lab, node.id, answer)?;
+        let map = memory.map_anywhere(4 * PAGE)?;
+        let seen = written(lab, &node, &mut memory, &map, Way::SwapCache)?;
+        lab.fact(&format!("swap cache, an owner that {owner}"), seen);
+    }
     Ok(())
 }
 
@@ -130,4 +163,12 @@ fn part(lab: &Lab, node: &Node, memory: &mut Memory, map: &Mapping, page: u64) -
 /// Anonymous huge pages of a program.
 fn huge(lab: &Lab, memory: &Memory) -> Result<String> {
     Ok(lab.sh(&format!("grep -h AnonHugePages /proc/{}/smaps_rollup", memory.program().pid()))?.trim().to_owned())
+}
+
+/// Whether a mapping is one huge page.
+fn huge_at(lab: &Lab, memory: &Memory, map: &Mapping) -> Result<bool> {
+    let smaps = lab.guest.read_text(&format!("/proc/{}/smaps", memory.program().pid()))?;
+    let mine = smaps.split_once(&format!("{:x}-", map.address)).context("smaps does not have the mapping")?.1;
+    let kib = mine.lines().find_map(|line| line.strip_prefix("AnonHugePages:")?.trim().strip_suffix(" kB"));
+    Ok(kib.context("smaps has no AnonHugePages")?.trim().parse::<u64>()? * 1024 >= HUGE)
 }

@@ -10,6 +10,7 @@ pub mod region;
 pub mod request;
 mod session;
 mod source;
+mod userfault;
 pub mod write;
 
 pub use session::serve;

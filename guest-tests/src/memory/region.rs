@@ -13,8 +13,9 @@ use super::numa::{self, Policy};
 use super::protocol::Advice;
 use crate::pattern::PAGE;
 
-/// A pagemap entry: present, and the bits of the frame number (Documentation/admin-guide/mm/pagemap.rst).
+/// A pagemap entry: present, swapped out, and the bits of the frame number (Documentation/admin-guide/mm/pagemap.rst).
 const PAGEMAP_PRESENT: u64 = 1 << 63;
+const PAGEMAP_SWAP: u64 = 1 << 62;
 const PAGEMAP_FRAME: u64 = (1 << 55) - 1;
 
 /// Memory, anonymous or a file's, unmapped when dropped.
@@ -227,18 +228,37 @@ impl Region {
     /// # Errors
     /// The file cannot be read, or hides the addresses from this user.
     pub fn physical(&self, first: usize, pages: usize) -> io::Result<Vec<Option<u64>>> {
-        let mut entries = vec![0; pages * 8];
-        let offset = self.start(first, pages) as u64 / PAGE as u64 * 8;
-        File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, offset)?;
-        let (entries, _) = entries.as_chunks::<8>();
-        entries
-            .iter()
-            .map(|&entry| match u64::from_le_bytes(entry) {
+        self.pagemap(first, pages)?
+            .into_iter()
+            .map(|entry| match entry {
                 entry if entry & PAGEMAP_PRESENT == 0 => Ok(None),
                 entry if entry & PAGEMAP_FRAME == 0 => Err(io::Error::other("run as root to see physical addresses")),
                 entry => Ok(Some((entry & PAGEMAP_FRAME) * PAGE as u64)),
             })
             .collect()
+    }
+
+    /// Whether the page table has a page as swapped out, while it is still in memory.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn in_swap_cache(&self, page: usize) -> io::Result<bool> {
+        let swapped = self.pagemap(page, 1)?.iter().all(|entry| entry & PAGEMAP_SWAP != 0);
+        let mut resident = 0;
+        // SAFETY: our own mapping, and a byte for its one page.
+        match unsafe { libc::mincore(self.start(page, 1), PAGE, &mut resident) } {
+            0 => Ok(swapped && resident & 1 != 0),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Entries of `/proc/self/pagemap`.
+    fn pagemap(&self, first: usize, pages: usize) -> io::Result<Vec<u64>> {
+        let mut entries = vec![0; pages * 8];
+        let offset = self.start(first, pages) as u64 / PAGE as u64 * 8;
+        File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, offset)?;
+        let (entries, _) = entries.as_chunks::<8>();
+        Ok(entries.iter().map(|&entry| u64::from_le_bytes(entry)).collect())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What else can be asked of the kernel for pages that are mapped: pin, lock, merge, collapse, split them.
+//! What else can be asked of the kernel for pages that are mapped: pin, lock, merge, collapse, split, move them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -8,6 +8,7 @@ use libc::{c_int, c_ulong};
 use serde::{Deserialize, Serialize};
 
 use super::region::Region;
+use super::userfault;
 use crate::pattern::PAGE;
 
 /// Something asked of the kernel.
@@ -27,8 +28,14 @@ pub enum Request {
     Mergeable,
     /// `MADV_COLLAPSE`: make huge pages of them now.
     Collapse,
+    /// `MADV_HUGEPAGE` for all of the mapping: khugepaged may make huge pages of it.
+    Huge,
     /// Has the huge pages split, by debugfs.
     Split,
+    /// userfaultfd moves them elsewhere, and back.
+    UserfaultMove,
+    /// userfaultfd write-protects them, and releases them.
+    UserfaultProtect,
 }
 
 /// mm/huge_memory.c: takes "PID,FIRST,END".
@@ -63,6 +70,9 @@ impl Request {
                 region.huge(true)?;
                 advise(region, first, pages, libc::MADV_COLLAPSE)
             }
+            Self::Huge => region.huge(true),
+            Self::UserfaultMove => userfault::move_there_and_back(region, first, pages),
+            Self::UserfaultProtect => userfault::protect_and_release(region, first, pages),
             Self::Split => {
                 let (from, pid) = (start as u64, std::process::id());
                 let command = format!("{pid},{from:#x},{:#x}", from + bytes as u64);

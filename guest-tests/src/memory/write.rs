@@ -3,14 +3,19 @@
 
 use std::fs::OpenOptions;
 use std::hint::black_box;
-use std::io::{self, Write};
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr;
+use std::thread;
+use std::time::Duration;
 
 use libc::{c_int, c_void, iovec};
 use serde::{Deserialize, Serialize};
 
+use super::protocol::Advice;
 use super::region::Region;
+use super::userfault;
 use crate::pattern::PAGE;
 
 /// A way to write.
@@ -33,6 +38,13 @@ pub enum Way {
     ProcMem,
     /// `read` from a pipe: the kernel's own store.
     Read,
+    /// A store after userfaultfd has moved the page away and back.
+    UserfaultMove,
+    /// A store after userfaultfd has write-protected the page and released it.
+    UserfaultProtect,
+    /// A store to a page that was unmapped to be swapped out, but is still in the swap cache: a pipe refers to it. Needs swap
+    /// space, and a node that can be reclaimed.
+    SwapCache,
 }
 
 /// Writes a page.
@@ -75,6 +87,19 @@ pub(super) fn write(region: &mut Region, page: usize, content: &[u8; PAGE], way:
             memory.write_all_at(content, address(region, page) as u64)?;
             region.protect(page, 1, libc::PROT_READ | libc::PROT_WRITE)?;
         }
+        Way::UserfaultMove => {
+            userfault::move_there_and_back(region, page, 1)?;
+            store(region, page, content);
+        }
+        Way::UserfaultProtect => {
+            userfault::protect_and_release(region, page, 1)?;
+            store(region, page, content);
+        }
+        Way::SwapCache => {
+            let kept = keep_in_swap_cache(region, page)?;
+            store(region, page, content);
+            drop(kept);
+        }
         Way::Read => {
             let (mut from, mut to) = io::pipe()?;
             // A pipe holds a page without a reader.
@@ -87,6 +112,26 @@ pub(super) fn write(region: &mut Region, page: usize, content: &[u8; PAGE], way:
 
 fn store(region: &mut Region, page: usize, content: &[u8; PAGE]) {
     black_box(region.page(page)).copy_from_slice(content);
+}
+
+/// Has a page unmapped and put into the swap cache, where the pipe keeps it until it is dropped.
+fn keep_in_swap_cache(region: &Region, page: usize) -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    let vector = iovec { iov_base: address(region, page), iov_len: PAGE };
+    // SAFETY: one vector of a page of the region's, which stays mapped; a pipe holds a page without a reader.
+    let spliced = unsafe { libc::vmsplice(writer.as_raw_fd(), &vector, 1, 0) };
+    if spliced != PAGE as isize {
+        return Err(io::Error::last_os_error());
+    }
+    // A page that another processor has yet to put on a list of pages is not reclaimed.
+    for _ in 0..100 {
+        region.advise(page, 1, Advice::PageOut)?;
+        if region.in_swap_cache(page)? {
+            return Ok((reader, writer));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Err(io::Error::other("MADV_PAGEOUT does not unmap the page"))
 }
 
 /// A child reads before and after its parent has written.

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use cxl_cram_guest::memory::protocol::Range as Pages;
+use nix::errno::Errno;
 
 use super::{Lab, Region};
 use crate::guest::client::GuestError;
@@ -169,28 +170,16 @@ pub(in crate::scenario) fn probe() -> String {
 /// # Errors
 /// It failed otherwise: the guest is gone.
 pub fn errno<T>(outcome: Result<T, GuestError>) -> Result<String> {
-    // include/uapi/asm-generic/errno-base.h.
-    const NAMES: &[(i32, &str)] = &[
-        (1, "EPERM"),
-        (2, "ENOENT"),
-        (5, "EIO"),
-        (6, "ENXIO"),
-        (11, "EAGAIN"),
-        (12, "ENOMEM"),
-        (14, "EFAULT"),
-        (16, "EBUSY"),
-        (17, "EEXIST"),
-        (19, "ENODEV"),
-        (22, "EINVAL"),
-    ];
     let error = match outcome {
         Ok(_) => return Ok("done".to_owned()),
         Err(error) => error,
     };
     let GuestError::Failed { failure, .. } = &error else { return Err(error.into()) };
     let Some(number) = failure.errno else { return Err(error.into()) };
-    let name = NAMES.iter().find(|(known, _)| *known == number);
-    Ok(name.map_or_else(|| format!("errno {number}"), |(_, name)| (*name).to_owned()))
+    Ok(match Errno::from_raw(number) {
+        Errno::UnknownErrno => format!("errno {number}"),
+        name => format!("{name:?}"),
+    })
 }
 
 impl Lab {
