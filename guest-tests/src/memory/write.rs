@@ -4,6 +4,7 @@
 use std::fs::OpenOptions;
 use std::hint::black_box;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr;
 
@@ -33,6 +34,11 @@ pub enum Way {
     ProcMem,
     /// `read` from a pipe: the kernel's own store.
     Read,
+    /// `vmsplice` from a pipe: the same, by way of the page's address.
+    Vmsplice,
+    /// A store while a pipe holds the page since `vmsplice`, so that it cannot move. What comes out of the pipe is the page
+    /// of before or after, and nothing between.
+    Spliced,
 }
 
 /// Writes a page.
@@ -81,12 +87,37 @@ pub(super) fn write(region: &mut Region, page: usize, content: &[u8; PAGE], way:
             to.write_all(content)?;
             io::Read::read_exact(&mut from, region.page(page))?;
         }
+        Way::Vmsplice => {
+            let (from, mut to) = io::pipe()?;
+            to.write_all(content)?;
+            vmsplice(&from, region, page)?;
+        }
+        Way::Spliced => {
+            let before = *region.page(page);
+            let (mut from, to) = io::pipe()?;
+            vmsplice(&to, region, page)?;
+            store(region, page, content);
+            let mut held = [0; PAGE];
+            io::Read::read_exact(&mut from, &mut held)?;
+            return right(held == before || held == *content, "the pipe holds neither of the page's contents");
+        }
     }
     Ok(())
 }
 
 fn store(region: &mut Region, page: usize, content: &[u8; PAGE]) {
     black_box(region.page(page)).copy_from_slice(content);
+}
+
+/// Joins a pipe and a page: the page's content comes from the pipe's reading end, or the page goes into its writing end.
+fn vmsplice(pipe: &impl AsRawFd, region: &Region, page: usize) -> io::Result<()> {
+    let pages = iovec { iov_base: address(region, page), iov_len: PAGE };
+    // SAFETY: one entry of a page, which is the region's, and of which no reference is held.
+    match unsafe { libc::vmsplice(pipe.as_raw_fd(), &pages, 1, 0) } {
+        spliced if spliced == PAGE as isize => Ok(()),
+        -1 => Err(io::Error::last_os_error()),
+        _ => Err(io::Error::other("vmsplice took less than the page")),
+    }
 }
 
 /// A child reads before and after its parent has written.
