@@ -150,6 +150,6 @@ pub mod prelude {
 
     pub use super::{
         Adapter, Capability, Claim, Cram, CramCounts, CramEvent, Device, DeviceEvent, DeviceShape, Domain, Lab,
-        MachineShape, Need, Notice, Region, Scenario, Tunable, Varies, WriteFault, corpus_halves, errno, pick,
+        MachineShape, Need, Notice, Region, Scenario, Status, Tunable, Varies, WriteFault, corpus_halves, errno, pick,
     };
 }

@@ -25,9 +25,6 @@ const ADAPTERS: &[&dyn Adapter] = &[&ours::Ours];
 /// How long a reading for the chart may take: the story has the guest first.
 const SAMPLE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The most pressure there is: nothing more comes in.
-pub const PRESSURE_MAX: u64 = 1000;
-
 /// What a tier has done since it is there, in pages, and what it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct CramCounts {
@@ -67,7 +64,7 @@ pub struct CramCounts {
     pub used_pages: u64,
     /// Are there, now.
     pub managed_pages: u64,
-    /// The pressure now: 0 to [`PRESSURE_MAX`].
+    /// The pressure now: 0 to 1000, at which nothing more comes in.
     pub pressure: u64,
     /// How often it changed.
     pub pressure_changes: u64,
@@ -95,7 +92,7 @@ pub struct DriverCounts {
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tunable {
-    /// The pressure, until the driver's next word: 0 to [`PRESSURE_MAX`].
+    /// The pressure, until the driver's next word: 0 to 1000, at which nothing more comes in.
     Pressure,
     /// The share of the used pages that may be mapped writable, in thousandths.
     WritablePermille,
