@@ -16,6 +16,8 @@ const BYTES: u64 = 48 << 20;
 const PAGES: u64 = BYTES / 4096;
 const LIMIT: Duration = Duration::from_secs(30);
 const DATA: Pattern = Pattern::Compressible { seed: 81, ratio: 3.0 };
+/// Pages by which the kernel's count of used ones may be off.
+const SLACK: u64 = 512;
 const NODES: &str = "/sys/devices/system/node";
 
 fn tell(lab: &mut Lab) -> Result<()> {
@@ -25,7 +27,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("nodes with memory for everybody", lab.guest.read_text(&format!("{NODES}/has_memory"))?);
     let counts = cram.counts(lab)?;
     lab.fact("pages of the tier", counts.managed_pages);
-    lab.fact("pages used before", counts.used_pages);
+    lab.fact("hardly a page is used before", counts.used_pages < SLACK);
     lab.fact("pressure before", counts.pressure);
 
     lab.step("a cgroup's memory becomes cold");
@@ -45,7 +47,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("nine pages in ten are on the tier", moved > PAGES * 9 / 10);
     lab.fact("CRAM has counted each of them", counts.demoted >= moved);
     lab.fact("vmstat has counted as many as CRAM", lab.vmstat("pgdemote_")? - demoted == counts.demoted);
-    lab.fact("what came and did not go is used", counts.used_pages == counts.demoted - counts.freed);
+    lab.fact("what came and did not go is used", counts.used_pages.abs_diff(counts.demoted - counts.freed) < SLACK);
     lab.fact("moved by users, promoted, refused", [counts.moved_in, counts.promoted, counts.refused]);
 
     lab.step("where it is, and who pays");

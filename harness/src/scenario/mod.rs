@@ -35,6 +35,7 @@ pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
 pub use lab::{
     Lab, Region,
+    cgroup::Cgroup,
     cram::{Cram, CramCounts, CramEvent, Tunable},
     private_node::{Adapter, Capability, Claim, Notice, WriteFault, errno},
 };
@@ -149,7 +150,7 @@ pub mod prelude {
     pub use serde_json::{Value, json};
 
     pub use super::{
-        Adapter, Capability, Claim, Cram, CramCounts, CramEvent, Device, DeviceEvent, DeviceShape, Domain, Lab,
+        Adapter, Capability, Cgroup, Claim, Cram, CramCounts, CramEvent, Device, DeviceEvent, DeviceShape, Domain, Lab,
         MachineShape, Need, Notice, Region, Scenario, Status, Tunable, Varies, WriteFault, corpus_halves, errno, pick,
     };
 }

@@ -3,7 +3,7 @@
 //! What a story can do is in the files beside this one, by what it is done to.
 
 mod aer;
-mod cgroup;
+pub(super) mod cgroup;
 pub(super) mod cram;
 mod machine;
 mod machine_check;

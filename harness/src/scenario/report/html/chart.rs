@@ -273,7 +273,8 @@ fn names(svg: &mut Svg, area: Area, lines: &[Line]) {
         let series = line.classes.0.rsplit(' ').next().filter(|class| class.starts_with('s') && class.len() == 2);
         let class = series.map_or_else(|| "head".to_owned(), |series| format!("in {series}"));
         svg.text(&class, (right, area.top - 12.0), Anchor::End, &line.name);
-        right -= text_width(&line.name) + 10.0;
+        // They are bold.
+        right -= text_width(&line.name) * 1.1 + 10.0;
     }
 }
 
