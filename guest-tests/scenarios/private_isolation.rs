@@ -27,6 +27,7 @@ pub const SCENARIO: Scenario = Scenario {
     },
     limit: Duration::from_secs(90),
     tell,
+    ..Scenario::USUAL
 };
 
 const MIB: u64 = 1 << 20;

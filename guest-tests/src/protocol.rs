@@ -119,6 +119,11 @@ pub enum Call {
         #[serde(default)]
         parameters: String,
     },
+    /// Unloads a kernel module. One that is in use is refused.
+    UnloadModule {
+        /// Its name, as `/proc/modules` has it.
+        name: String,
+    },
     /// Writes out all file systems.
     Sync,
     /// Restarts the guest. The answer comes first.

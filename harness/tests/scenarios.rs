@@ -47,7 +47,7 @@ fn main() -> ExitCode {
                     }
                 }
             })
-            .with_ignored_flag(obstacle.is_some())
+            .with_ignored_flag(obstacle.is_some() || scenario.by_name)
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -105,6 +105,21 @@ impl Svg {
         self.push(format_args!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>\n"));
     }
 
+    /// Another drawing inside this one, with its top left corner there.
+    pub fn place(&mut self, at: (f64, f64), drawing: &Svg) {
+        let [x, y] = [at.0, at.1].map(number);
+        let inner = drawing.out.split_once('>').map_or("", |(_, inner)| inner);
+        self.push(format_args!("<g transform=\"translate({x} {y})\">{inner}</g>\n"));
+    }
+
+    /// The finished drawing as a file of its own, with the pages' style sheet and what that lacks.
+    pub fn file(self, style: &str) -> String {
+        let drawing = self.finish().replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1);
+        let (root, inner) = drawing.split_once('>').unwrap_or((&drawing, ""));
+        // A style sheet may have what XML takes for markup.
+        format!("{root}>\n<style><![CDATA[\n{}{style}]]></style>{inner}", super::BASE)
+    }
+
     /// The finished element.
     pub fn finish(mut self) -> String {
         self.out.push_str("</svg>\n");

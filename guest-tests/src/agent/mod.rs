@@ -16,7 +16,7 @@ use std::io;
 use std::time::Duration;
 
 pub use init::{DIED, init};
-pub use modules::MODULES_DIR;
+pub use modules::{MODULES_DIR, ON_DEMAND_DIR};
 pub use serve::serve;
 
 use crate::protocol::{Hello, PORT_NAME, VERSION};

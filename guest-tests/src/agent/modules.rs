@@ -11,6 +11,9 @@ use crate::protocol::{Failure, Module};
 /// Where the initramfs keeps modules. They are loaded in the order of their names.
 pub const MODULES_DIR: &str = "/modules";
 
+/// Where it keeps those that are loaded only when they are asked for, by their names: `cxl_cram.ko`.
+pub const ON_DEMAND_DIR: &str = "/modules-on-demand";
+
 /// Loads every module of [`MODULES_DIR`], and tells what became of each.
 pub(super) fn load_all() -> Vec<Module> {
     let mut paths: Vec<PathBuf> =
@@ -31,4 +34,12 @@ pub(super) fn load(path: &Path, parameters: &str) -> Result<(), Failure> {
     let what = format!("load {}", path.display());
     let file = File::open(path).map_err(|error| Failure::io(&what, &error))?;
     rustix::system::finit_module(&file, &parameters, 0).map_err(|error| Failure::io(&what, &error.into()))
+}
+
+/// Unloads a module that nobody uses.
+pub(super) fn unload(name: &str) -> Result<(), Failure> {
+    let what = format!("unload {name}");
+    let name = CString::new(name).map_err(|_| Failure::new("give a name without a zero byte"))?;
+    // With O_NONBLOCK a module in use is refused instead of waited for: delete_module(2).
+    rustix::system::delete_module(&name, libc::O_NONBLOCK).map_err(|error| Failure::io(&what, &error.into()))
 }

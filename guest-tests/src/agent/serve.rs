@@ -135,6 +135,7 @@ impl Agent {
             Call::LoadModule { path, parameters } => {
                 modules::load(Path::new(&path), &parameters).map(|()| Reply::Nothing)
             }
+            Call::UnloadModule { name } => modules::unload(&name).map(|()| Reply::Nothing),
             Call::Sync => {
                 rustix::fs::sync();
                 Ok(Reply::Nothing)

@@ -3,9 +3,11 @@
 //! fill memory, do something else, and verify it later, all on the same pages.
 
 mod churn;
+mod direct;
 pub mod guard;
 pub mod numa;
 pub mod protocol;
+pub mod race;
 pub mod region;
 pub mod request;
 mod session;

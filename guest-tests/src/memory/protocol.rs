@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::Fault;
 use super::numa::Policy;
+use super::race::Raced;
 use super::request::Request;
 use super::write::Way;
 use crate::pattern::{Pattern, Verdict};
@@ -159,6 +160,49 @@ pub enum Task {
         #[serde(default)]
         nodes: Vec<u32>,
     },
+    /// Has threads raise and read counters in pages while these move to a node, over and over. Their content is lost. Answered
+    /// with [`Done::Raced`].
+    Race {
+        /// Which pages.
+        range: Range,
+        /// Threads that read all pages.
+        readers: u32,
+        /// Threads that write, each its share of the pages; 64 threads at most in all.
+        writers: u32,
+        /// How often each page is written.
+        rounds: u64,
+        /// Where the pages are moved to.
+        node: u32,
+    },
+    /// Times an access to one byte of each page. A write stores what was there. Answered with [`Done::Latencies`].
+    Latency {
+        /// Which pages.
+        range: Range,
+        /// Write instead of read.
+        #[serde(default)]
+        write: bool,
+    },
+    /// Writes a pattern to a file, and has the disk read it into pages (`O_DIRECT`). Answered with [`Done::Took`].
+    ReadDirect {
+        /// Which pages. A page has the place in the file that it has in the mapping.
+        range: Range,
+        /// Absolute path of a file or disk.
+        path: String,
+        /// With what.
+        #[serde(flatten)]
+        pattern: Pattern,
+    },
+    /// Has the disk write pages to a file (`O_DIRECT`), and compares the file with a pattern. Answered with
+    /// [`Done::Verified`].
+    WriteDirect {
+        /// Which pages. A page has the place in the file that it has in the mapping.
+        range: Range,
+        /// Absolute path of a file or disk.
+        path: String,
+        /// What they should hold.
+        #[serde(flatten)]
+        pattern: Pattern,
+    },
     /// Survives SIGBUS from now on: a page that is gone is replaced by zeros. Answered with [`Done::Nothing`].
     Guard {
         /// Be told as soon as the kernel knows, not only when the page is met.
@@ -213,6 +257,33 @@ pub enum Task {
         /// As [`Done::Mapped`] gave it.
         map: u64,
     },
+}
+
+/// How long accesses took, one a page: nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latencies {
+    /// How many there were.
+    pub pages: u64,
+    /// All of them together, with what lies between them.
+    pub whole: u64,
+    /// Half of them took no longer.
+    pub median: u64,
+    /// Nine in ten took no longer.
+    pub p90: u64,
+    /// All but one in a hundred took no longer.
+    pub p99: u64,
+    /// The longest.
+    pub most: u64,
+}
+
+impl Latencies {
+    /// What is said of these times. `whole` is the time from before the first to after the last.
+    pub fn of(mut each: Vec<u64>, whole: u64) -> Self {
+        each.sort_unstable();
+        let part = |per_cent: usize| each.get((each.len() * per_cent / 100).min(each.len().saturating_sub(1)));
+        let part = |per_cent| part(per_cent).copied().unwrap_or_default();
+        Self { pages: each.len() as u64, whole, median: part(50), p90: part(90), p99: part(99), most: part(100) }
+    }
 }
 
 /// The most addresses in one answer.
@@ -306,6 +377,10 @@ pub enum Done {
         /// Pages that moved.
         moved: u64,
     },
+    /// Counters were raised while the pages moved.
+    Raced(Raced),
+    /// How long accesses took.
+    Latencies(Latencies),
     /// Each SIGBUS, oldest first.
     Faults {
         /// What it said.

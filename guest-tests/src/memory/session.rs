@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::churn::{Churned, churn};
+use super::direct;
 use super::guard;
 use super::numa::{self, Policy};
-use super::protocol::{Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
+use super::protocol::{Answer, Done, Latencies, MAX_PHYSICAL, Order, Outcome, Range, Task};
+use super::race::race;
 use super::region::Region;
 use super::source::Source;
 use super::write::write;
@@ -83,6 +85,34 @@ impl Session {
                 churn(region, first, pages, (threads, rounds, seed), &nodes)
                     .map(|Churned { verdict, passes, moved }| Done::Churned { verdict, passes, moved })
                     .map_err(|error| Failure::io("move_pages", &error))
+            }
+            Task::Race { range, readers, writers, rounds, node } => {
+                let (region, first, pages) = self.resolve(range)?;
+                race(region, first, pages, (readers, writers, rounds), node)
+                    .map(Done::Raced)
+                    .map_err(|error| Failure::io("race", &error))
+            }
+            Task::Latency { range, write } => {
+                let (region, first, pages) = self.resolve(range)?;
+                let mut each = Vec::with_capacity(pages);
+                let begin = Instant::now();
+                for page in first..first + pages {
+                    let before = Instant::now();
+                    touch(region.page(page), write);
+                    each.push(nanoseconds(before.elapsed()));
+                }
+                Ok(Done::Latencies(Latencies::of(each, nanoseconds(begin.elapsed()))))
+            }
+            Task::ReadDirect { range, path, pattern } => {
+                let mut source = source(&pattern)?;
+                self.timed("direct I/O", range, |region, first, pages| {
+                    direct::read(region, first, pages, &path, &mut source)
+                })
+            }
+            Task::WriteDirect { range, path, pattern } => {
+                self.verified("direct I/O", range, &pattern, |region, first, pages, source| {
+                    direct::write(region, first, pages, &path, source)
+                })
             }
             Task::Guard { early } => {
                 guard::install(early).map(|()| Done::Nothing).map_err(|error| Failure::io("survive SIGBUS", &error))
@@ -168,13 +198,27 @@ impl Session {
     }
 
     fn verify(&mut self, range: Range, pattern: &Pattern) -> Result<Done, Failure> {
-        let mut source = source(pattern)?;
-        let mut verdict = Verdict::default();
-        let took = self.timed("verify", range, |region, first, pages| {
+        self.verified("verify", range, pattern, |region, first, pages, source| {
+            let mut verdict = Verdict::default();
             for index in first..first + pages {
                 let number = index as u64;
                 verdict.compare(number, source.page(number)?, region.page(index));
             }
+            Ok(verdict)
+        })
+    }
+
+    fn verified(
+        &mut self,
+        what: &str,
+        range: Range,
+        pattern: &Pattern,
+        compare: impl FnOnce(&mut Region, usize, usize, &mut Source) -> io::Result<Verdict>,
+    ) -> Result<Done, Failure> {
+        let mut source = source(pattern)?;
+        let mut verdict = Verdict::default();
+        let took = self.timed(what, range, |region, first, pages| {
+            verdict = compare(region, first, pages, &mut source)?;
             Ok(())
         })?;
         let Done::Took { nanoseconds, .. } = took else { return Ok(took) };
@@ -190,8 +234,7 @@ impl Session {
         let (region, first, pages) = self.resolve(range)?;
         let begin = Instant::now();
         work(region, first, pages).map_err(|error| Failure::io(what, &error))?;
-        let nanoseconds = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Ok(Done::Took { pages: pages as u64, nanoseconds })
+        Ok(Done::Took { pages: pages as u64, nanoseconds: nanoseconds(begin.elapsed()) })
     }
 
     /// The mapping, the first page and the number of pages, all within the mapping.
@@ -204,6 +247,10 @@ impl Session {
             _ => Err(Failure::new(format!("give pages within the mapping's {total}"))),
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn pages_in(bytes: u64) -> io::Result<usize> {

@@ -160,7 +160,7 @@ fn what_is_written_to_a_shared_mapping_is_in_the_file() {
 
 #[test]
 fn whichever_way_pages_are_written_they_hold_what_was_written() {
-    let ways = ["store", "parent", "mprotect", "mremap", "process_vm", "proc_mem", "read"];
+    let ways = ["store", "parent", "mprotect", "mremap", "process_vm", "proc_mem", "read", "vmsplice", "spliced"];
     for way in ways {
         let answers = session(&[
             r#"{"id":1,"task":"map","bytes":8192}"#,
@@ -210,4 +210,33 @@ fn a_policy_of_a_node_that_does_not_exist_is_refused() {
     ]);
     assert!(matches!(&answers[0].result, Outcome::Failed(failure) if failure.errno == Some(libc::EINVAL)));
     assert_eq!(done(&answers[1]), &Done::Nothing);
+}
+
+#[test]
+fn counters_that_are_raced_lose_nothing_where_nothing_is_lost() {
+    let answers = session(&[
+        r#"{"id":1,"task":"map","bytes":131072}"#,
+        r#"{"id":2,"task":"race","range":{"map":1},"readers":2,"writers":2,"rounds":300,"node":0}"#,
+        r#"{"id":3,"task":"race","range":{"map":1},"readers":2,"writers":0,"rounds":1,"node":0}"#,
+        r#"{"id":4,"task":"race","range":{"map":1},"readers":64,"writers":1,"rounds":1,"node":0}"#,
+    ]);
+    let Done::Raced(raced) = done(&answers[1]) else { panic!("{:?}", answers[1]) };
+    assert_eq!((raced.backward, raced.torn, raced.lost, raced.writes), (0, 0, 0, 9600));
+    assert!(raced.reads >= 64 && raced.passes > 0, "{raced:?}");
+    assert!(answers[2..].iter().all(|answer| matches!(answer.result, Outcome::Failed(_))));
+}
+
+#[test]
+fn latencies_are_told_by_their_ranks() {
+    let each: Vec<u64> = (1..=200).rev().collect();
+    let told = Latencies::of(each, 7);
+    assert_eq!((told.pages, told.whole, told.median, told.p90, told.p99, told.most), (200, 7, 101, 181, 199, 200));
+    assert_eq!(Latencies::of(Vec::new(), 0), Latencies::default());
+    let answers = session(&[
+        r#"{"id":1,"task":"map","bytes":65536}"#,
+        r#"{"id":2,"task":"latency","range":{"map":1},"write":true}"#,
+    ]);
+    let Done::Latencies(told) = done(&answers[1]) else { panic!("{:?}", answers[1]) };
+    assert_eq!(told.pages, 16);
+    assert!(told.median <= told.p90 && told.most <= told.whole, "{told:?}");
 }

@@ -45,6 +45,11 @@ pub enum Way {
     /// A store to a page that was unmapped to be swapped out, but is still in the swap cache: a pipe refers to it. Needs swap
     /// space, and a node that can be reclaimed.
     SwapCache,
+    /// `vmsplice` from a pipe: the same, by way of the page's address.
+    Vmsplice,
+    /// A store while a pipe holds the page since `vmsplice`, so that it cannot move. What comes out of the pipe is the page
+    /// of before or after, and nothing between.
+    Spliced,
 }
 
 /// Writes a page.
@@ -106,6 +111,20 @@ pub(super) fn write(region: &mut Region, page: usize, content: &[u8; PAGE], way:
             to.write_all(content)?;
             io::Read::read_exact(&mut from, region.page(page))?;
         }
+        Way::Vmsplice => {
+            let (from, mut to) = io::pipe()?;
+            to.write_all(content)?;
+            vmsplice(&from, region, page)?;
+        }
+        Way::Spliced => {
+            let before = *region.page(page);
+            let (mut from, to) = io::pipe()?;
+            vmsplice(&to, region, page)?;
+            store(region, page, content);
+            let mut held = [0; PAGE];
+            io::Read::read_exact(&mut from, &mut held)?;
+            return right(held == before || held == *content, "the pipe holds neither of the page's contents");
+        }
     }
     Ok(())
 }
@@ -117,12 +136,7 @@ fn store(region: &mut Region, page: usize, content: &[u8; PAGE]) {
 /// Has a page unmapped and put into the swap cache, where the pipe keeps it until it is dropped.
 fn keep_in_swap_cache(region: &Region, page: usize) -> io::Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
-    let vector = iovec { iov_base: address(region, page), iov_len: PAGE };
-    // SAFETY: one vector of a page of the region's, which stays mapped; a pipe holds a page without a reader.
-    let spliced = unsafe { libc::vmsplice(writer.as_raw_fd(), &vector, 1, 0) };
-    if spliced != PAGE as isize {
-        return Err(io::Error::last_os_error());
-    }
+    vmsplice(&writer, region, page)?;
     // A page that another processor has yet to put on a list of pages is not reclaimed.
     for _ in 0..100 {
         region.advise(page, 1, Advice::PageOut)?;
@@ -132,6 +146,17 @@ fn keep_in_swap_cache(region: &Region, page: usize) -> io::Result<(PipeReader, P
         thread::sleep(Duration::from_millis(10));
     }
     Err(io::Error::other("MADV_PAGEOUT does not unmap the page"))
+}
+
+/// Joins a pipe and a page: the page's content comes from the pipe's reading end, or the page goes into its writing end.
+fn vmsplice(pipe: &impl AsRawFd, region: &Region, page: usize) -> io::Result<()> {
+    let pages = iovec { iov_base: address(region, page), iov_len: PAGE };
+    // SAFETY: one entry of a page, which is the region's, and of which no reference is held.
+    match unsafe { libc::vmsplice(pipe.as_raw_fd(), &pages, 1, 0) } {
+        spliced if spliced == PAGE as isize => Ok(()),
+        -1 => Err(io::Error::last_os_error()),
+        _ => Err(io::Error::other("vmsplice took less than the page")),
+    }
 }
 
 /// A child reads before and after its parent has written.

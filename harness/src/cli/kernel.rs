@@ -48,7 +48,8 @@ pub(super) fn kernel(command: &KernelCommand) -> Result<ExitCode> {
             let kernel = provision::kernel(&args.provision.options(), &Progress::stderr())?;
             println!("version  {}", kernel.version);
             println!("image    {}", kernel.image.display());
-            kernel.modules.iter().for_each(|module| println!("module   {}", module.display()));
+            let modules = kernel.modules.iter().chain(&kernel.on_demand);
+            modules.for_each(|module| println!("module   {}", module.display()));
             if let Some(config) = &kernel.config {
                 println!("config   {}", config.display());
             }

@@ -28,7 +28,7 @@ pub(super) struct ListArgs {
 
 /// Does it.
 pub(super) fn list(args: &ListArgs) -> Result<ExitCode> {
-    let mut scenarios = args.selection.scenarios()?;
+    let mut scenarios = args.selection.shown()?;
     scenarios.sort_by_key(|scenario| scenario.name);
     if args.json {
         let scenarios: Vec<_> = scenarios.iter().map(|scenario| described(scenario)).collect();
@@ -62,6 +62,7 @@ fn needs(scenario: &Scenario) -> Vec<String> {
     words.extend(machine.corpus.then(|| "corpus".to_owned()));
     words.extend(machine.scratch_mib.map(|mib| format!("a disk of {mib} MiB")));
     words.extend(scenario.needs.iter().map(ToString::to_string));
+    words.extend(scenario.by_name.then(|| "only by its whole name".to_owned()));
     words
 }
 
@@ -88,5 +89,6 @@ fn described(scenario: &Scenario) -> Value {
         "corpus": scenario.machine.corpus,
         "disk-mib": scenario.machine.scratch_mib,
         "limit-seconds": scenario.limit.as_secs(),
+        "only-by-name": scenario.by_name,
     })
 }

@@ -46,6 +46,31 @@ pub(super) struct ReportCommand {
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     Merge(MergeArgs),
+    Chart(ChartArgs),
+}
+
+/// Draw charts of a record as one SVG.
+///
+/// A scenario of two acts is drawn with both side by side, and so are two that are named.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  cxl-cram-harness run =cram_bear --report-json record.json
+  cxl-cram-harness report chart record.json cram_bear --svg bear.svg            its two acts, side by side
+  cxl-cram-harness report chart record.json cram_bear/2 --svg cram.svg          its second act
+  cxl-cram-harness report chart record.json bear cram_demote --svg both.svg     two scenarios, side by side")]
+struct ChartArgs {
+    /// A record that --report-json wrote
+    #[arg(value_name = "RECORD")]
+    record: PathBuf,
+
+    /// One or two scenarios of it; SCENARIO/N is the Nth act of one
+    #[arg(required = true, num_args = 1..=2, value_name = "SCENARIO")]
+    scenarios: Vec<String>,
+
+    /// The drawing; - is standard output
+    #[arg(long, value_name = "FILE")]
+    svg: PathBuf,
 }
 
 /// Make one report of several runs, of the parts of a run for instance.
@@ -83,7 +108,13 @@ struct MergeArgs {
 
 /// Does it.
 pub(super) fn report(command: &ReportCommand) -> Result<ExitCode> {
-    let What::Merge(args) = &command.what;
+    let args = match &command.what {
+        What::Merge(args) => args,
+        What::Chart(args) => {
+            report::chart(&report::read(&args.record)?, &args.scenarios, &args.svg)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let records = args.parts.iter().map(|part| report::read(part)).collect::<Result<Vec<_>>>()?;
     let record = report::merge(records);
     let own = args.clone();

@@ -14,6 +14,10 @@ pub(super) struct Selection {
     /// Those whose names contain one of these; =NAME is the one of that name
     filter: Vec<String>,
 
+    /// Also those that are otherwise played only when their whole name is given
+    #[arg(long)]
+    all: bool,
+
     /// Words are whole names
     #[arg(long)]
     exact: bool,
@@ -33,7 +37,24 @@ impl Selection {
     /// # Errors
     /// No scenario fits the words.
     pub(super) fn scenarios(&self) -> Result<Vec<&'static Scenario>> {
-        let mut scenarios: Vec<_> = CATALOG.iter().copied().filter(|scenario| self.wants(scenario.name)).collect();
+        self.among(|scenario| self.all || !scenario.by_name || self.names(scenario.name))
+    }
+
+    /// The same with those that are played only by their whole names, to show them.
+    ///
+    /// # Errors
+    /// No scenario fits the words.
+    pub(super) fn shown(&self) -> Result<Vec<&'static Scenario>> {
+        // A part is what is played.
+        if self.partition.is_some() { self.scenarios() } else { self.among(|_| true) }
+    }
+
+    fn among(&self, allowed: impl Fn(&Scenario) -> bool) -> Result<Vec<&'static Scenario>> {
+        let named = CATALOG.iter().copied().filter(|scenario| self.wants(scenario.name));
+        let (mut scenarios, left): (Vec<_>, Vec<_>) = named.partition(|scenario| allowed(scenario));
+        if let ([], [left, ..]) = (&scenarios[..], &left[..]) {
+            bail!("{} is played only by its whole name: give ={} or --all", left.name, left.name);
+        }
         if scenarios.is_empty() {
             bail!("no scenario is named like {}; `list` shows them", self.words());
         }
@@ -51,6 +72,11 @@ impl Selection {
             None => name.contains(word.as_str()),
         };
         (self.filter.is_empty() || self.filter.iter().any(fits)) && !self.skip.iter().any(fits)
+    }
+
+    /// Whether a word is this whole name.
+    fn names(&self, name: &str) -> bool {
+        self.filter.iter().any(|word| word.strip_prefix('=').unwrap_or(word) == name)
     }
 
     fn words(&self) -> String {

@@ -251,6 +251,14 @@ impl Guest {
         self.done(&format!("load {path}"), call, SHORT)
     }
 
+    /// Unloads a kernel module.
+    ///
+    /// # Errors
+    /// The kernel does not let it go: it is in use.
+    pub fn unload_module(&self, name: &str) -> Result<(), GuestError> {
+        self.done(&format!("unload {name}"), Call::UnloadModule { name: name.into() }, SHORT)
+    }
+
     /// Writes out all file systems.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cpio::newc::{self, ModeFileType};
-use cxl_cram_guest::agent::MODULES_DIR;
+use cxl_cram_guest::agent::{MODULES_DIR, ON_DEMAND_DIR};
 use thiserror::Error;
 
 use super::acpi::{AcpiError, Table};
@@ -64,6 +64,8 @@ pub struct Initramfs {
     pub agent: PathBuf,
     /// Kernel modules, in the order in which the agent loads them.
     pub modules: Vec<PathBuf>,
+    /// Kernel modules that the agent loads only when it is told to.
+    pub on_demand: Vec<PathBuf>,
     /// Directories whose content is laid over `/`, later ones over earlier ones.
     pub tools: Vec<PathBuf>,
     /// ACPI tables that replace the firmware's.
@@ -131,9 +133,11 @@ impl Initramfs {
         insert(&mut nodes, "init".into(), Node::File { content: read(&self.agent)?, executable: true });
         insert(&mut nodes, GUEST_PROGRAM[1..].into(), Node::Symlink("/init".into()));
         for (index, module) in self.modules.iter().enumerate() {
-            let name = module.file_name().and_then(|name| name.to_str());
-            let name = name.ok_or(InitramfsError::Unfit { path: module.clone(), why: "its name is not UTF-8" })?;
-            let path = format!("{}/{index:02}-{name}", &MODULES_DIR[1..]);
+            let path = format!("{}/{index:02}-{}", &MODULES_DIR[1..], file_name(module)?);
+            insert(&mut nodes, path, Node::File { content: read(module)?, executable: false });
+        }
+        for module in &self.on_demand {
+            let path = format!("{}/{}", &ON_DEMAND_DIR[1..], file_name(module)?);
             insert(&mut nodes, path, Node::File { content: read(module)?, executable: false });
         }
         for name in MERGED_USR {
@@ -156,6 +160,11 @@ fn insert(nodes: &mut BTreeMap<String, Node>, path: String, node: Node) {
     if !matches!((nodes.get(&path), &node), (Some(_), Node::Directory)) {
         nodes.insert(path, node);
     }
+}
+
+fn file_name(path: &Path) -> Result<&str, InitramfsError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.ok_or_else(|| InitramfsError::Unfit { path: path.into(), why: "its name is not UTF-8" })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, InitramfsError> {

@@ -10,6 +10,7 @@ fn sources() -> (tempfile::TempDir, Initramfs) {
     fs::write(path("agent"), b"the agent").unwrap();
     fs::write(path("b.ko"), b"module b").unwrap();
     fs::write(path("a.ko"), b"module a").unwrap();
+    fs::write(path("later.ko"), b"later").unwrap();
     fs::create_dir_all(path("tools/usr/bin")).unwrap();
     fs::create_dir_all(path("tools/lib64")).unwrap();
     fs::write(path("tools/usr/bin/cxl"), b"#!").unwrap();
@@ -19,6 +20,7 @@ fn sources() -> (tempfile::TempDir, Initramfs) {
     let initramfs = Initramfs {
         agent: path("agent"),
         modules: vec![path("b.ko"), path("a.ko")],
+        on_demand: vec![path("later.ko")],
         tools: vec![path("tools")],
         tables: Vec::new(),
     };
@@ -56,6 +58,7 @@ fn the_archive_holds_the_agent_the_modules_in_order_and_the_tools() {
     assert_eq!(find("init"), (0o100_755, &b"the agent"[..]));
     assert_eq!(find("modules/00-b.ko"), (0o100_644, &b"module b"[..]));
     assert_eq!(find("modules/01-a.ko"), (0o100_644, &b"module a"[..]));
+    assert_eq!(find("modules-on-demand/later.ko"), (0o100_644, &b"later"[..]));
     assert_eq!(find("usr/bin/cxl"), (0o100_755, &b"#!"[..]));
     assert_eq!(find("usr/bin/link"), (0o120_777, &b"cxl"[..]));
     assert_eq!(find("usr/bin/cxl-cram-guest"), (0o120_777, &b"/init"[..]));

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+pub use cxl_cram_guest::memory::protocol::Latencies;
 use cxl_cram_guest::memory::protocol::{Advice, Answer, Done, MAX_PHYSICAL, Order, Outcome, Range, Task};
+pub use cxl_cram_guest::memory::race::Raced;
 pub use cxl_cram_guest::memory::{guard::Fault, numa::Policy, request::Request, write::Way};
 use cxl_cram_guest::pattern::{PAGE, Pattern, Verdict};
 use cxl_cram_guest::protocol::{Failure, Stream};
@@ -232,6 +234,67 @@ impl Memory {
         let seed = range.map;
         match self.order(Task::Churn { range, threads, rounds, seed, nodes: nodes.to_vec() }, limit)? {
             Done::Churned { verdict, passes, moved } => Ok(Churned { verdict, passes, moved }),
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// Has threads raise and read counters in pages, `rounds` times each, while all of them move to a node over and over. Their
+    /// content is lost.
+    ///
+    /// # Errors
+    /// The pages cannot be moved at all, or it took too long. What was lost on the way is no error: it is told.
+    pub fn race(
+        &mut self,
+        range: Range,
+        (readers, writers): (u32, u32),
+        rounds: u64,
+        node: u32,
+        limit: Duration,
+    ) -> Result<Raced, GuestError> {
+        match self.order(Task::Race { range, readers, writers, rounds, node }, limit)? {
+            Done::Raced(raced) => Ok(raced),
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// Times an access to one byte of each page.
+    ///
+    /// # Errors
+    /// It took too long.
+    pub fn latency(&mut self, range: Range, write: bool, limit: Duration) -> Result<Latencies, GuestError> {
+        match self.order(Task::Latency { range, write }, limit)? {
+            Done::Latencies(latencies) => Ok(latencies),
+            other => Err(self.unfit(&other)),
+        }
+    }
+
+    /// Writes a pattern to a file or disk of the guest, and has the disk read it into pages (`O_DIRECT`).
+    ///
+    /// # Errors
+    /// The file has no direct I/O or is too short, or it took too long.
+    pub fn read_direct(
+        &mut self,
+        range: Range,
+        path: &str,
+        pattern: &Pattern,
+        limit: Duration,
+    ) -> Result<Duration, GuestError> {
+        self.took(Task::ReadDirect { range, path: path.to_owned(), pattern: pattern.clone() }, limit)
+    }
+
+    /// Has the disk write pages to a file or disk of the guest (`O_DIRECT`), and compares what came there.
+    ///
+    /// # Errors
+    /// The file has no direct I/O or is too short, or it took too long.
+    pub fn write_direct(
+        &mut self,
+        range: Range,
+        path: &str,
+        pattern: &Pattern,
+        limit: Duration,
+    ) -> Result<Verdict, GuestError> {
+        match self.order(Task::WriteDirect { range, path: path.to_owned(), pattern: pattern.clone() }, limit)? {
+            Done::Verified { verdict, .. } => Ok(verdict),
             other => Err(self.unfit(&other)),
         }
     }

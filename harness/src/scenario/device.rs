@@ -223,6 +223,8 @@ pub struct Status {
     pub physical: u64,
     /// Media taken.
     pub used: u64,
+    /// Bytes that the guest has stored.
+    pub logical: u64,
     /// Compressed payload.
     pub data: u64,
     /// Host memory for maps and descriptors.

@@ -11,6 +11,7 @@ mod device_events;
 mod difference;
 mod events;
 mod facts;
+mod follower;
 mod lab;
 mod need;
 mod normalise;
@@ -34,6 +35,8 @@ pub use events::PoisonList;
 pub use facts::{Facts, Figure, pick};
 pub use lab::{
     Lab, Region,
+    cgroup::Cgroup,
+    cram::{Cram, CramCounts, CramEvent, Tunable},
     private_node::{Adapter, Capability, Claim, Notice, WriteFault, errno},
 };
 pub use need::Need;
@@ -60,6 +63,8 @@ pub struct Scenario {
     pub machine: MachineShape,
     /// How long the whole of it may take.
     pub limit: Duration,
+    /// Played only when it is asked for by its whole name, or all are: it takes minutes.
+    pub by_name: bool,
     /// The story.
     pub tell: fn(&mut Lab) -> anyhow::Result<()>,
 }
@@ -73,6 +78,7 @@ impl Scenario {
         devices: &[DeviceShape::USUAL],
         machine: MachineShape::USUAL,
         limit: Duration::from_secs(60),
+        by_name: false,
         tell: |_| anyhow::bail!("the scenario has no story: set `tell`"),
     };
 }
@@ -137,14 +143,14 @@ pub mod prelude {
     pub use std::time::{Duration, Instant};
 
     pub use crate::guest::client::GuestError;
-    pub use crate::guest::memory::{Churned, Fault, Mapping, Memory, Policy, Request, Way};
+    pub use crate::guest::memory::{Churned, Fault, Latencies, Mapping, Memory, Policy, Raced, Request, Way};
     pub use anyhow::{Context, Result, anyhow, bail, ensure};
     pub use cxl_cram_device::size::format_bytes;
     pub use cxl_cram_guest::pattern::{Pattern, Verdict};
     pub use serde_json::{Value, json};
 
     pub use super::{
-        Adapter, Capability, Claim, Device, DeviceEvent, DeviceShape, Domain, Lab, MachineShape, Need, Notice, Region,
-        Scenario, Varies, WriteFault, corpus_halves, errno, pick,
+        Adapter, Capability, Cgroup, Claim, Cram, CramCounts, CramEvent, Device, DeviceEvent, DeviceShape, Domain, Lab,
+        MachineShape, Need, Notice, Region, Scenario, Status, Tunable, Varies, WriteFault, corpus_halves, errno, pick,
     };
 }

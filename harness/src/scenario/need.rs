@@ -6,8 +6,12 @@
 use std::fmt;
 
 use anyhow::Result;
+use cxl_cram_guest::agent::ON_DEMAND_DIR;
 
-use super::{Lab, lab::private_node};
+use super::{
+    Lab,
+    lab::{cram, private_node},
+};
 
 /// Something a kernel, or the guest, has or has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,10 @@ pub enum Need {
     Program(&'static str),
     /// Private memory nodes, of a tree that an adapter knows.
     PrivateNodes,
+    /// CRAM and its driver for the device, of a tree that an adapter knows.
+    Cram,
+    /// A module that is loaded when a scenario asks for it.
+    Module(&'static str),
 }
 
 impl fmt::Display for Need {
@@ -32,6 +40,8 @@ impl fmt::Display for Need {
             Self::Path(path) => write!(f, "{path}"),
             Self::Symbol(symbol) => write!(f, "the kernel symbol {symbol}"),
             Self::Program(program) => write!(f, "the program {program}"),
+            Self::Cram => f.write_str("CRAM and its driver for the device (CONFIG_CRAM, CONFIG_CXL_CRAM=m)"),
+            Self::Module(name) => write!(f, "the module {name}"),
             Self::PrivateNodes => f.write_str("private memory nodes and who commands them (CONFIG_PRIVATE_NODE_TEST)"),
         }
     }
@@ -48,6 +58,8 @@ impl Need {
             Self::Symbol(symbol) => format!("grep -q ' {symbol}$' /proc/kallsyms"),
             Self::Program(program) => format!("which {program} >/dev/null"),
             Self::PrivateNodes => private_node::probe(),
+            Self::Cram => cram::probe(),
+            Self::Module(name) => format!("test -e {ON_DEMAND_DIR}/{name}.ko"),
         }
     }
 }

@@ -1,26 +1,46 @@
 //! Records a timeline while a story is told: steps and series as the story names them, the devices by samplers.
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use anyhow::Result;
 
 use super::{
     Mark, Timeline,
+    follower::Follower,
     sampler::Sampler,
     timeline::{MOST, halve},
 };
+
+/// Series by their names.
+pub(super) type AllSeries = BTreeMap<String, Series>;
 
 /// A timeline in the making.
 #[derive(Debug)]
 pub(super) struct Recorder {
     begun: Instant,
+    acts: Vec<Mark>,
     marks: Vec<Mark>,
-    series: BTreeMap<String, Series>,
+    series: Arc<Mutex<AllSeries>>,
     samplers: Vec<Sampler>,
+    followers: Vec<Follower>,
 }
 
 impl Default for Recorder {
     /// Time begins now.
     fn default() -> Self {
-        Self { begun: Instant::now(), marks: Vec::new(), series: BTreeMap::new(), samplers: Vec::new() }
+        Self {
+            begun: Instant::now(),
+            acts: Vec::new(),
+            marks: Vec::new(),
+            series: Arc::default(),
+            samplers: Vec::new(),
+            followers: Vec::new(),
+        }
     }
 }
 
@@ -30,9 +50,19 @@ impl Recorder {
         self.samplers.push(Sampler::start(control, self.begun));
     }
 
+    /// Has a thread read figures now and again, by the names of their series, until the story has ended.
+    pub(super) fn follow(&mut self, read: impl FnMut() -> Result<Vec<(String, f64)>> + Send + 'static) {
+        self.followers.push(Follower::start(self.begun, Arc::clone(&self.series), read));
+    }
+
+    /// An act begins now.
+    pub(super) fn act(&mut self, act: &str) {
+        self.acts.push(Mark { at_ms: elapsed_ms(self.begun), step: act.to_owned() });
+    }
+
     /// A step begins now.
     pub(super) fn mark(&mut self, step: &str) {
-        self.marks.push(Mark { at_ms: self.now(), step: step.to_owned() });
+        self.marks.push(Mark { at_ms: elapsed_ms(self.begun), step: step.to_owned() });
     }
 
     /// The step now.
@@ -42,33 +72,43 @@ impl Recorder {
 
     /// Notes a value of a series.
     pub(super) fn note(&mut self, series: &str, value: f64) {
-        let now = self.now();
-        self.series.entry(series.to_owned()).or_default().push(now, value);
+        let now = elapsed_ms(self.begun);
+        self.series().entry(series.to_owned()).or_default().push(now, value);
     }
 
-    /// Ends the samplers.
-    pub(super) fn finish(self) -> Timeline {
+    /// Ends the samplers and the followers.
+    pub(super) fn finish(mut self) -> Timeline {
+        self.followers.clear();
+        let series = std::mem::take(&mut *self.series());
         Timeline {
+            acts: self.acts,
             marks: self.marks,
             devices: self.samplers.into_iter().map(Sampler::finish).collect(),
-            series: self.series.into_iter().map(|(name, series)| (name, series.points)).collect(),
+            series: series.into_iter().map(|(name, series)| (name, series.points)).collect(),
         }
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn series(&self) -> MutexGuard<'_, AllSeries> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Milliseconds since a moment.
+pub(super) fn elapsed_ms(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Points of a series. Once it was full it takes only what is far enough from the last.
 #[derive(Debug, Default)]
-struct Series {
+pub(super) struct Series {
     points: Vec<(u64, f64)>,
     apart_ms: u64,
 }
 
 impl Series {
-    fn push(&mut self, at_ms: u64, value: f64) {
+    /// Adds a point. Of two threads that note the same series, the later may come first.
+    pub(super) fn push(&mut self, at_ms: u64, value: f64) {
+        let at_ms = self.points.last().map_or(at_ms, |(last, _)| at_ms.max(*last));
         if let Some((last, latest)) = self.points.last_mut()
             && at_ms - *last < self.apart_ms
         {
@@ -106,8 +146,26 @@ mod tests {
         recorder.mark("online it");
         assert_eq!(recorder.step(), "online it");
         recorder.note("pressure", 0.5);
+        recorder.act("the second part");
         let timeline = recorder.finish();
-        assert_eq!(timeline.marks.len(), 2);
+        assert_eq!((timeline.marks.len(), timeline.acts.len()), (2, 1));
         assert_eq!(timeline.series["pressure"].len(), 1);
+    }
+
+    #[test]
+    fn what_is_followed_is_noted_by_name_and_a_failure_leaves_a_gap() {
+        let mut recorder = Recorder::default();
+        let (called, calls) = std::sync::mpsc::channel();
+        let mut times = 0;
+        recorder.follow(move || {
+            times += 1;
+            let _ = called.send(());
+            if times == 2 { anyhow::bail!("gone") } else { Ok(vec![("a".to_owned(), f64::from(times))]) }
+        });
+        (0..3).for_each(|_| calls.recv().unwrap());
+        let timeline = recorder.finish();
+        let values: Vec<_> = timeline.series["a"].iter().map(|(_, value)| *value).collect();
+        assert_eq!(values[..2], [1.0, 3.0]);
+        assert!(values.is_sorted() && calls.iter().count() >= 1, "it reads once more when the story ends");
     }
 }

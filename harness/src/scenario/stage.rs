@@ -82,6 +82,7 @@ impl Stage {
             initramfs: Initramfs {
                 agent: provisioned.guest_program.clone(),
                 modules: provisioned.kernel.modules.clone(),
+                on_demand: provisioned.kernel.on_demand.clone(),
                 tools: vec![provisioned.guest_tools.clone()],
                 tables: Vec::new(),
             },

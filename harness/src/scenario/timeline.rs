@@ -80,12 +80,39 @@ impl Sample {
 /// The course of a story.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
+    /// The acts of a story that is told in several, in order: charts of two acts stand side by side.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acts: Vec<Mark>,
     /// The steps, in order.
     pub marks: Vec<Mark>,
     /// The samples of each device, in the scenario's order.
     pub devices: Vec<Vec<Sample>>,
     /// Values that the story noted, by name: milliseconds since the devices were started, and the value then.
     pub series: BTreeMap<String, Vec<(u64, f64)>>,
+}
+
+impl Timeline {
+    /// An act by itself: times count from its beginning. The last lasts to the end.
+    pub fn act(&self, index: usize) -> Option<Self> {
+        let (from, to) = (self.acts.get(index)?.at_ms, self.acts.get(index + 1).map_or(u64::MAX, |act| act.at_ms));
+        let at = |at_ms: u64| at_ms - from;
+        let within = |at_ms: u64| (from..to).contains(&at_ms);
+        let marks = self.marks.iter().filter(|mark| within(mark.at_ms));
+        let devices = self.devices.iter().map(|samples| {
+            let samples = samples.iter().filter(|sample| within(sample.at_ms));
+            samples.map(|sample| Sample { at_ms: at(sample.at_ms), ..sample.clone() }).collect()
+        });
+        let series = self.series.iter().map(|(name, points)| {
+            let points = points.iter().filter(|(at_ms, _)| within(*at_ms));
+            (name.clone(), points.map(|(at_ms, value)| (at(*at_ms), *value)).collect())
+        });
+        Some(Self {
+            acts: Vec::new(),
+            marks: marks.map(|mark| Mark { at_ms: at(mark.at_ms), step: mark.step.clone() }).collect(),
+            devices: devices.collect(),
+            series: series.filter(|(_, points): &(_, Vec<_>)| !points.is_empty()).collect(),
+        })
+    }
 }
 
 /// Drops every other entry.

@@ -9,8 +9,12 @@ use crate::provision::error::{IoContext, ProvisionError};
 use crate::provision::progress::Step;
 use crate::provision::run::{Limits, run};
 
-/// The one module: it must load after PCI has claimed its resources. The guest has everything else built in.
-pub(super) const MODULE: &str = "drivers/cxl/cxl_acpi.ko";
+/// The modules; the guest has everything else built in. The first must load after PCI has claimed its resources, the others
+/// are loaded when a scenario wants them, and only kernels with this project's series have them.
+pub(super) const MODULES: [&str; 3] =
+    ["drivers/cxl/cxl_acpi.ko", "drivers/cxl/cxl_cram.ko", "drivers/cxl/cxl_mempolicy_sample.ko"];
+/// The options that make them modules.
+const OPTIONS: [&str; 3] = ["CONFIG_CXL_ACPI", "CONFIG_CXL_CRAM", "CONFIG_CXL_MEMPOLICY_SAMPLE"];
 pub(super) const IMAGE: &str = "arch/x86/boot/bzImage";
 pub(super) const RELEASE_FILE: &str = "include/config/kernel.release";
 
@@ -47,15 +51,31 @@ pub(super) fn configure(
     Lost::of(&fragment.dropped(&config), source)
 }
 
-/// Builds the image and the one module.
-pub(super) fn build(source: &Path, build: &Path, log: &Path, step: &mut Step) -> Result<(), ProvisionError> {
+/// Builds the image and those of the modules that the configuration makes modules of. Returns them.
+pub(super) fn build(
+    source: &Path,
+    build: &Path,
+    log: &Path,
+    step: &mut Step,
+) -> Result<Vec<&'static str>, ProvisionError> {
     step.phase("building", ROUGH_LINES);
+    let configured = build.join(".config");
+    let modules = modules(&fs::read_to_string(&configured).context("read", &configured)?);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let mut make = kernel_make(source, build);
-    make.args([&format!("-j{cores}"), "bzImage", MODULE]);
+    make.args([&format!("-j{cores}"), "bzImage"]).args(&modules);
     run("building the kernel", &mut make, log, BUILD_LIMITS, |line| {
         step.advance(u64::from(is_target(line)), line.trim());
-    })
+    })?;
+    Ok(modules)
+}
+
+/// The modules that there are with a configuration.
+fn modules(config: &str) -> Vec<&'static str> {
+    let made = |option: &str| config.lines().any(|line| line.strip_prefix(option) == Some("=m"));
+    // Without the first there is no window: where the configuration lacks it, make says why there is no such module.
+    let wanted = |index: usize| index == 0 || made(OPTIONS[index]);
+    MODULES.into_iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, module)| module).collect()
 }
 
 /// `make` for the kernel, free of what the user's environment says about other kernels.
@@ -84,6 +104,13 @@ fn is_target(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modules_that_are_not_configured_are_not_asked_for() {
+        assert_eq!(modules("CONFIG_CXL_ACPI=m\n# CONFIG_CXL_CRAM is not set\n"), MODULES[..1]);
+        assert_eq!(modules("CONFIG_CXL_ACPI=m\nCONFIG_CXL_CRAM=m\n"), MODULES[..2]);
+        assert_eq!(modules("CONFIG_CXL_CRAM_DEBUG=m\nCONFIG_CXL_MEMPOLICY_SAMPLE=m\n"), [MODULES[0], MODULES[2]]);
+    }
 
     #[test]
     fn lines_of_make_that_name_a_target_are_counted() {

@@ -26,9 +26,12 @@ use super::progress::Step;
 use super::run::new_log;
 
 /// Raise when the way the kernel is built or laid out changes.
-const RECIPE: &[u8] = b"2";
+const RECIPE: &[u8] = b"3";
 /// A first build of a big configuration may take hours.
 const TREE_LOCK: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// The folder of modules in a product.
+const MODULES: &str = "modules";
 
 /// A guest kernel, ready to boot.
 #[derive(Debug, Clone)]
@@ -37,6 +40,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// Modules for the initramfs, in the order in which they are to be loaded; `cxl_acpi` is the last.
     pub modules: Vec<PathBuf>,
+    /// Modules for the initramfs that are loaded only when a scenario asks for them.
+    pub on_demand: Vec<PathBuf>,
     /// Its release, as `uname -r` prints it; empty for an image that does not tell.
     pub version: String,
     /// The finished configuration, if known.
@@ -74,9 +79,11 @@ pub(super) fn key(source: &Source, fragment: &Fragment) -> Result<Key, Provision
 pub(super) fn in_product(product: &Path, source: &Source) -> Result<Kernel, ProvisionError> {
     let recorded = product.join("version");
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
+    let (modules, on_demand) = modules::part(build::MODULES.iter().map(|module| kept(product, module)).collect());
     Ok(Kernel {
         image: product.join("bzImage"),
-        modules: vec![product.join("modules/cxl_acpi.ko")],
+        modules,
+        on_demand: on_demand.into_iter().filter(|module| module.is_file()).collect(),
         version: version.trim().to_owned(),
         config: Some(product.join("config")),
         vmlinux: Some(product.join("vmlinux")),
@@ -103,12 +110,14 @@ pub(super) fn make(
     if !lost.unknown.is_empty() {
         step.note(&format!("this kernel has no {}", lost.unknown.join(", ")));
     }
-    build::build(&source.tree, &build, &log, step)?;
-    let modules = product.join("modules");
+    let built = build::build(&source.tree, &build, &log, step)?;
+    let modules = product.join(MODULES);
     fs::create_dir(&modules).context("create", &modules)?;
+    for module in built {
+        fs::rename(build.join(module), kept(product, module)).context("keep", Path::new(module))?;
+    }
     for (from, to) in [
         (build::IMAGE, "bzImage"),
-        (build::MODULE, "modules/cxl_acpi.ko"),
         (".config", "config"),
         ("vmlinux", "vmlinux"),
         ("System.map", "System.map"),
@@ -118,6 +127,11 @@ pub(super) fn make(
         fs::rename(&from, product.join(to)).context("keep", &from)?;
     }
     remove(&build)
+}
+
+/// Where a product keeps a module.
+fn kept(product: &Path, module: &str) -> PathBuf {
+    product.join(MODULES).join(Path::new(module).file_name().unwrap_or_default())
 }
 
 /// Builds a developer's tree in the cache, where `make` finds its objects again the next time.
@@ -166,12 +180,14 @@ pub(super) fn of_tree(
     if !lost.unknown.is_empty() {
         step.note(&format!("this tree has no {}", lost.unknown.join(", ")));
     }
-    build::build(&source, &build, &log, step)?;
+    let built = build::build(&source, &build, &log, step)?;
+    let (modules, on_demand) = modules::part(built.into_iter().map(|module| build.join(module)).collect());
     let recorded = build.join(build::RELEASE_FILE);
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
     Ok(Kernel {
         image: build.join(build::IMAGE),
-        modules: vec![build.join(build::MODULE)],
+        modules,
+        on_demand,
         version: version.trim().to_owned(),
         config: Some(build.join(".config")),
         vmlinux: Some(build.join("vmlinux")),
@@ -192,7 +208,8 @@ pub(super) fn of_image(cache: &Cache, options: &Options, image: &Path) -> Result
         modules = modules::find(cache, folder, &version)?;
     }
     modules.extend(options.kernel_modules.iter().cloned());
-    Ok(Kernel { image: image.into(), modules, version, config: None, vmlinux: None, source: None })
+    let (modules, on_demand) = modules::part(modules);
+    Ok(Kernel { image: image.into(), modules, on_demand, version, config: None, vmlinux: None, source: None })
 }
 
 #[cfg(test)]

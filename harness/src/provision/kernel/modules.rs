@@ -38,6 +38,8 @@ const WANTED: [&str; 19] = [
     "dax_pmem",
     NEEDED,
 ];
+/// What a scenario loads when it wants it: drivers that would take the device from everybody else.
+const ON_DEMAND: [&str; 2] = ["cxl_cram", "cxl_mempolicy_sample"];
 /// Without this one there is no CXL window.
 const NEEDED: &str = "cxl_acpi";
 /// The program that decompresses each kind of file that `make modules_install` and distributions leave.
@@ -93,6 +95,12 @@ pub(super) fn find(cache: &Cache, folder: &Path, release: &str) -> Result<Vec<Pa
     Ok(files.iter().map(|(name, _)| product.join(name)).collect())
 }
 
+/// Parts modules into those that the guest loads at boot and those that it loads when it is told to.
+pub(super) fn part(modules: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let at_boot = |path: &PathBuf| module_name(path).is_none_or(|name| !ON_DEMAND.contains(&name.as_str()));
+    modules.into_iter().partition(at_boot)
+}
+
 /// Where the modules of that release are when `folder` is above them: the root of an installation, or `lib/modules`.
 fn folder_of(folder: &Path, release: &str) -> PathBuf {
     let inside =
@@ -140,7 +148,8 @@ fn closure(
 ) -> Result<Vec<PathBuf>, ProvisionError> {
     let mut order = Vec::new();
     let mut seen = HashSet::new();
-    for name in WANTED.into_iter().filter(|name| index.contains_key(*name)) {
+    // First, so that what they depend on is there and `cxl_acpi` is still the last that is loaded at boot.
+    for name in ON_DEMAND.into_iter().chain(WANTED).filter(|name| index.contains_key(*name)) {
         // A module, with those of its dependencies that are still to be looked at.
         let mut open: Vec<(PathBuf, Vec<String>)> = Vec::new();
         let mut next = Some(name.to_owned());

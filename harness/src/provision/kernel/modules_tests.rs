@@ -73,6 +73,19 @@ fn each_module_comes_after_those_that_it_depends_on_and_cxl_acpi_last() {
 }
 
 #[test]
+fn drivers_for_later_are_found_with_what_they_depend_on_and_are_not_loaded_at_boot() {
+    let fixture = Fixture::new();
+    fixture.add("drivers/cxl/cxl_acpi.ko", "");
+    fixture.add("drivers/cxl/cxl-cram.ko", "cxl_core");
+    fixture.add("drivers/cxl/core/cxl_core.ko", "");
+    assert_eq!(fixture.find().unwrap(), ["cxl_core.ko", "cxl-cram.ko", "cxl_acpi.ko"]);
+    let found = find(&fixture.cache, &fixture.root(), "6.12.1").unwrap();
+    let (at_boot, on_demand) = part(found);
+    assert_eq!((at_boot.len(), on_demand.len()), (2, 1));
+    assert!(on_demand[0].ends_with("cxl-cram.ko"));
+}
+
+#[test]
 fn modules_are_found_below_the_root_of_an_installation_lib_modules_and_the_folder_itself() {
     for below in ["", "6.12.1/kernel", "lib/modules/6.12.1/kernel", "usr/lib/modules/6.12.1/kernel"] {
         let fixture = Fixture::new();

@@ -1,7 +1,6 @@
 //! PCIe errors, by QEMU's monitor: what a device cannot send over vfio-user, its root port can say.
 
 use anyhow::{Result, ensure};
-use qapi::qmp::human_monitor_command;
 
 use super::Lab;
 use crate::machine::topology;
@@ -11,8 +10,7 @@ impl Lab {
     /// Linux then asks the driver of the device below for its errors.
     pub fn root_port_error(&self, device: usize, status: u32) -> Result<()> {
         let port = topology::root_port(device);
-        let command_line = format!("pcie_aer_inject_error {port} {status:#x}");
-        let said = self.machine.monitor()?.execute(&human_monitor_command { command_line, cpu_index: None })?;
+        let said = self.monitor(&format!("pcie_aer_inject_error {port} {status:#x}"))?;
         // It answers with what it did, or why it did not.
         ensure!(said.starts_with("OK"), "QEMU injects no error: {}", said.trim());
         Ok(())

@@ -35,6 +35,27 @@ impl Lab {
         self.sh(&format!("echo {value} > {path}")).map(drop)
     }
 
+    /// Has so many bytes of a cgroup reclaimed, as far as that goes: it may be that there is no more to reclaim.
+    pub fn reclaim(&self, cgroup: &Cgroup, bytes: u64) -> Result<()> {
+        // What cannot be reclaimed of it is said with EAGAIN.
+        self.sh(&format!("echo {bytes} > {}/memory.reclaim || true", cgroup.path)).map(drop)
+    }
+
+    /// A file of a cgroup that is one number, such as `memory.swap.current`.
+    pub fn figure_of(&self, cgroup: &Cgroup, file: &str) -> Result<u64> {
+        let path = format!("{}/{file}", cgroup.path);
+        self.guest.read_text(&path)?.parse().with_context(|| format!("{path} is no number"))
+    }
+
+    /// Bytes of a cgroup on a node, by `memory.numa_stat`.
+    pub fn numa_stat(&self, cgroup: &Cgroup, counter: &str, node: u32) -> Result<u64> {
+        let stat = self.guest.read_text(&format!("{}/memory.numa_stat", cgroup.path))?;
+        let line = stat.lines().find_map(|line| line.strip_prefix(counter)?.strip_prefix(' '));
+        let field = format!("N{node}=");
+        let value = line.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(&field)));
+        Ok(value.with_context(|| format!("memory.numa_stat has no {counter} on node {node}"))?.parse()?)
+    }
+
     /// A counter of a cgroup's `memory.stat`.
     pub fn stat(&self, cgroup: &Cgroup, counter: &str) -> Result<u64> {
         let stat = self.guest.read_text(&format!("{}/memory.stat", cgroup.path))?;

@@ -2,7 +2,9 @@
 
 use std::sync::PoisonError;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use cxl_cram_guest::pattern::PAGE;
+use qapi::qmp::human_monitor_command;
 use rustix::process::Signal;
 
 use super::{BOOT_LIMIT, LIMIT, Lab, machine_check::MachineChecks};
@@ -47,6 +49,26 @@ impl Lab {
         let _ = self.guest.run(&["sh", "-c", "echo b > /proc/sysrq-trigger"], BOOT_LIMIT);
         self.kernel = self.guest.wait_hello(BOOT_LIMIT)?.kernel;
         Ok(())
+    }
+
+    /// What QEMU's monitor says to a command of its own.
+    pub(super) fn monitor(&self, command: &str) -> Result<String> {
+        let command = human_monitor_command { command_line: command.to_owned(), cpu_index: None };
+        Ok(self.machine.monitor()?.execute(&command)?)
+    }
+
+    /// What a page of the guest's physical memory holds, in words of eight bytes, as the machine sees it: whatever the guest's
+    /// kernel thinks of the page.
+    pub fn physical_page(&self, address: u64) -> Result<Vec<u64>> {
+        let said = self.monitor(&format!("xp /{}xg {address:#x}", PAGE / 8))?;
+        // 000000ff40000000: 0x0000000000000000 0x0000000000000000
+        let words =
+            said.lines().filter_map(|line| line.split_once(": ")).flat_map(|(_, words)| words.split_whitespace());
+        let number = |word: &str| Ok(u64::from_str_radix(word.trim_start_matches("0x"), 16)?);
+        let words =
+            words.map(number).collect::<Result<Vec<_>>>().with_context(|| format!("the monitor said {said}"))?;
+        ensure!(words.len() == PAGE / 8, "the monitor said {said}");
+        Ok(words)
     }
 
     /// Interrupts that the guest has counted on these MSI-X vectors of the first device.

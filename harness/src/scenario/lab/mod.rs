@@ -3,16 +3,19 @@
 //! What a story can do is in the files beside this one, by what it is done to.
 
 mod aer;
-mod cgroup;
+pub(super) mod cgroup;
+pub(super) mod cram;
 mod machine;
 mod machine_check;
 mod mailbox;
+mod module;
 mod node;
 mod performance;
 pub(super) mod private_node;
 mod region;
 mod shell;
 mod trace;
+mod vm;
 
 use std::{
     path::Path,
@@ -142,6 +145,11 @@ impl Lab {
         self.progress.set_message(what.to_owned());
     }
 
+    /// Begins an act of a story that is told in several. Where there are two, their charts stand side by side in the report.
+    pub fn act(&mut self, what: &str) {
+        self.recorder.act(what);
+    }
+
     /// The machine it plays on, for a watchdog.
     pub(super) fn watched(&self) -> Watched {
         Arc::clone(&self.watched)
@@ -175,9 +183,16 @@ impl Lab {
         self.figures.push(Figure { name: name.to_owned(), value: value.to_string() });
     }
 
-    /// Notes a value now for a chart of the report: one series a name.
+    /// Notes a value now for a chart of the report: one series a name. `PANEL: LINE` is a line of a panel that it shares with
+    /// others.
     pub fn sample(&mut self, series: &str, value: f64) {
         self.recorder.note(series, value);
+    }
+
+    /// Has figures read now and again until the story ends, by the names of their series. `PANEL: LINE` is a line of a panel
+    /// that it shares with others.
+    pub(in crate::scenario) fn follow(&mut self, read: impl FnMut() -> Result<Vec<(String, f64)>> + Send + 'static) {
+        self.recorder.follow(read);
     }
 
     /// Waits until something holds on the host; `what` is for the error.

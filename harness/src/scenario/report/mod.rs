@@ -142,6 +142,20 @@ fn replace(path: &Path, folder: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Charts of a record as one SVG: `SCENARIO`, or `SCENARIO/N` for its Nth act; two of them stand side by side.
+///
+/// # Errors
+/// There is no such chart, or the file cannot be written.
+pub fn chart(record: &Record, names: &[String], path: &Path) -> Result<()> {
+    let failed = || format!("cannot write the chart {}", path.display());
+    let text = html::picture::svg(record, names)?;
+    if path.as_os_str() == "-" {
+        return io::stdout().write_all(text.as_bytes()).with_context(failed);
+    }
+    let path = std::path::absolute(path).with_context(failed)?;
+    replace(&path, path.parent().unwrap_or(Path::new("")), &text).with_context(failed)
+}
+
 /// The outcomes as a record in JSON, in one line.
 pub fn json(outcomes: &[Outcome]) -> Result<String> {
     let record = Record::new(outcomes.to_vec(), Duration::ZERO, Vec::new());

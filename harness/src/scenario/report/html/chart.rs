@@ -19,6 +19,8 @@ pub(super) struct Chart {
     pub(super) title: String,
     /// What it shows, for them too.
     pub(super) description: String,
+    /// What moments are counted from, in words.
+    pub(super) axis: &'static str,
     /// First and last moment.
     pub(super) span: (f64, f64),
     /// When the steps began, in order.
@@ -41,6 +43,10 @@ pub(super) enum Panel {
         lines: Vec<Line>,
         /// Times that are shaded.
         shades: Vec<(f64, f64)>,
+        /// The axis goes up to this at least.
+        at_least: f64,
+        /// Whether the names of the lines stand above them.
+        named: bool,
     },
     /// Moments at which something happened: a row each.
     Ticks {
@@ -53,13 +59,65 @@ pub(super) enum Panel {
 
 /// A line, broken where nothing is known.
 pub(super) struct Line {
+    /// What it is.
+    pub(super) name: String,
     /// CSS classes of the stroke, and of the area below it if that is wanted.
     pub(super) classes: (&'static str, Option<&'static str>),
     /// Unbroken runs of moment and value.
     pub(super) runs: Vec<Vec<(f64, f64)>>,
 }
 
+impl Line {
+    fn most(&self) -> f64 {
+        self.runs.iter().flatten().map(|(_, value)| *value).fold(0.0, f64::max)
+    }
+}
+
 impl Panel {
+    fn title(&self) -> &str {
+        match self {
+            Self::Lines { title, .. } | Self::Ticks { title, .. } => title,
+        }
+    }
+
+    /// The same panel with nothing in it.
+    fn blank(&self) -> Self {
+        match self {
+            Self::Lines { title, height, .. } => Self::Lines {
+                title: title.clone(),
+                height: *height,
+                lines: Vec::new(),
+                shades: Vec::new(),
+                at_least: 0.0,
+                named: true,
+            },
+            Self::Ticks { title, rows } => {
+                let rows = rows.iter().map(|(name, _)| (name.clone(), Vec::new())).collect();
+                Self::Ticks { title: title.clone(), rows }
+            }
+        }
+    }
+
+    /// Gives this panel the scale, the size and the rows of another with the same title.
+    fn follow(&mut self, other: &Self) {
+        match (self, other) {
+            (
+                Self::Lines { height, lines, at_least, named, .. },
+                Self::Lines { height: other_height, lines: others, at_least: others_least, .. },
+            ) => {
+                let most = lines.iter().chain(others).map(Line::most).fold(0.0, f64::max);
+                (*height, *at_least, *named) = (height.max(*other_height), most.max(*others_least), true);
+            }
+            (Self::Ticks { rows, .. }, Self::Ticks { rows: others, .. }) => {
+                let missing = others.iter().filter(|(name, _)| rows.iter().all(|(there, _)| there != name));
+                let missing: Vec<_> = missing.map(|(name, _)| (name.clone(), Vec::new())).collect();
+                rows.extend(missing);
+                rows.sort_by_key(|(name, _)| others.iter().position(|(other, _)| other == name).unwrap_or(usize::MAX));
+            }
+            _ => {}
+        }
+    }
+
     fn height(&self) -> f64 {
         match self {
             Self::Lines { height, .. } => *height,
@@ -69,15 +127,58 @@ impl Panel {
 }
 
 impl Chart {
+    /// Makes two charts comparable: the same span, panels, scales and rows.
+    pub(super) fn alike(&mut self, other: &mut Self) {
+        let span = (self.span.0.min(other.span.0), self.span.1.max(other.span.1));
+        for chart in [&mut *self, &mut *other] {
+            chart.span = span;
+        }
+        let missing = |there: &[Panel], panel: &&Panel| there.iter().all(|one| one.title() != panel.title());
+        let lacking: Vec<_> =
+            other.panels.iter().filter(|panel| missing(&self.panels, panel)).map(Panel::blank).collect();
+        self.panels.extend(lacking);
+        let mut panels: Vec<Panel> = Vec::new();
+        for panel in &mut self.panels {
+            let at = other.panels.iter().position(|one| one.title() == panel.title());
+            let mut same = at.map_or_else(|| panel.blank(), |at| other.panels.swap_remove(at));
+            panel.follow(&same);
+            same.follow(panel);
+            panels.push(same);
+        }
+        other.panels = panels;
+    }
+
+    /// Has the names of all lines stand in the drawing, so that it needs no legend.
+    pub(super) fn name_lines(&mut self) {
+        for panel in &mut self.panels {
+            if let Panel::Lines { named, .. } = panel {
+                *named = true;
+            }
+        }
+    }
+
     /// The drawing at one size.
     pub(super) fn draw(&self, size: Size, id: &str) -> String {
+        self.sketch(size, id).finish()
+    }
+
+    /// Its height.
+    pub(super) fn height(&self) -> f64 {
+        self.top() + self.panels.iter().map(|panel| panel.height() + TITLE).sum::<f64>() + 44.0
+    }
+
+    /// The numbers of the steps stand in a line of their own at the top.
+    fn top(&self) -> f64 {
+        if self.marks.is_empty() { 0.0 } else { 14.0 }
+    }
+
+    /// The drawing at one size, before it is finished.
+    pub(super) fn sketch(&self, size: Size, id: &str) -> Svg {
         let width = size.width();
         let (left, right) = (MARGINS.0, width - MARGINS.1);
         let x = Scale::linear(self.span.0, self.span.1, (left, right));
-        // The numbers of the steps stand in a line of their own at the top.
-        let top = if self.marks.is_empty() { 0.0 } else { 14.0 };
-        let panels: f64 = self.panels.iter().map(|panel| panel.height() + TITLE).sum();
-        let mut svg = Svg::new(id, width, top + panels + 44.0, &self.title, &self.description);
+        let top = self.top();
+        let mut svg = Svg::new(id, width, self.height(), &self.title, &self.description);
         let mut area = Area { left, right, top, bottom: top };
         for panel in &self.panels {
             area.top = area.bottom + TITLE;
@@ -91,11 +192,11 @@ impl Chart {
         for (at, label) in numbers(&self.marks, x) {
             svg.text("num", (at, 11.0), Anchor::Middle, &label);
         }
-        horizontal_axis(&mut svg, area, x, &x.ticks(size.ticks()), plain, "seconds since the device started");
+        horizontal_axis(&mut svg, area, x, &x.ticks(size.ticks()), plain, self.axis);
         if size == Size::Wide {
             self.hover(&mut svg, all, x);
         }
-        svg.finish()
+        svg
     }
 
     /// Columns that answer to a pointer.
@@ -114,9 +215,8 @@ impl Chart {
 impl Panel {
     fn draw(&self, svg: &mut Svg, area: Area, x: Scale) {
         match self {
-            Self::Lines { title, height, lines, shades } => {
-                let values = lines.iter().flat_map(|line| line.runs.iter().flatten()).map(|(_, value)| *value);
-                let most = values.fold(0.0, f64::max);
+            Self::Lines { title, height, lines, shades, at_least, named } => {
+                let most = lines.iter().map(Line::most).fold(*at_least, f64::max);
                 let ticks = if *height > 100.0 { 5 } else { 2 };
                 let y = Scale::linear(0.0, round_up(most, ticks), area.up());
                 for (from, to) in shades {
@@ -124,6 +224,9 @@ impl Panel {
                     svg.rect("blocked", (from, area.top), (to - from, area.bottom - area.top), "");
                 }
                 vertical_axis(svg, area, y, &y.ticks(ticks), plain, title);
+                if *named {
+                    names(svg, area, lines);
+                }
                 for line in lines {
                     line.draw(svg, area, x, y);
                 }
@@ -161,6 +264,18 @@ impl Line {
 fn thinned(run: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let level = |at: usize| at > 0 && at + 1 < run.len() && run[at - 1].1 == run[at].1 && run[at].1 == run[at + 1].1;
     (0..run.len()).filter(|&at| !level(at)).map(|at| run[at]).collect()
+}
+
+/// The names of lines above them at the right, each in its colour; the line that is on top comes first.
+fn names(svg: &mut Svg, area: Area, lines: &[Line]) {
+    let mut right = area.right;
+    for line in lines {
+        let series = line.classes.0.rsplit(' ').next().filter(|class| class.starts_with('s') && class.len() == 2);
+        let class = series.map_or_else(|| "head".to_owned(), |series| format!("in {series}"));
+        svg.text(&class, (right, area.top - 12.0), Anchor::End, &line.name);
+        // They are bold.
+        right -= text_width(&line.name) * 1.1 + 10.0;
+    }
 }
 
 /// Where the numbers of the steps stand. Those that would run into each other are one: `3–5`.

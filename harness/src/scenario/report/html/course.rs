@@ -14,21 +14,26 @@ use crate::scenario::{Sample, Timeline};
 
 /// Pixels of the panel of occupancy.
 const LARGE: f64 = 230.0;
+/// Pixels of a panel of several series.
+const MIDDLE: f64 = 120.0;
 /// Pixels of any other panel, and of that of a device which held nothing.
 const SMALL: f64 = 64.0;
 /// Columns that answer to a pointer, at most.
 const HOVERS: usize = 200;
 /// A pause between samples longer than this, seconds, and this many times the usual one, is a gap.
 const GAP: (f64, f64) = (1.0, 3.0);
+/// What is behind the lines.
+const SHADED: &str = "Red: between a low crossing and the high crossing that follows, the device is blocked.";
 /// The charts and the steps. `id` is the scenario's in the page.
 pub(super) fn section(timeline: &Timeline, id: &str) -> String {
-    let mut out = String::new();
+    let mut out = acts(timeline, id).unwrap_or_default();
     let devices = timeline.devices.len();
-    for (index, samples) in timeline.devices.iter().enumerate().filter(|(_, samples)| samples.len() > 1) {
+    let all = timeline.devices.iter().enumerate().filter(|(_, samples)| samples.len() > 1 && out.is_empty());
+    for (index, samples) in all.collect::<Vec<_>>() {
         if devices > 1 {
             out.push_str(&format!("<h3>Device {index}</h3>\n"));
         }
-        let chart = chart(timeline, index, samples);
+        let chart = chart(timeline, index, samples, span(timeline), "seconds since the device started");
         let drawing = at_sizes(&format!("{id}-d{index}"), [Size::Wide, Size::Narrow], |size, id| chart.draw(size, id));
         out.push_str(&format!("<figure>\n{drawing}{}</figure>\n", legend(samples)));
     }
@@ -43,8 +48,29 @@ pub(super) fn section(timeline: &Timeline, id: &str) -> String {
     out
 }
 
-fn chart(timeline: &Timeline, index: usize, samples: &[Sample]) -> Chart {
-    let span = span(timeline);
+/// The charts of a story of two acts, side by side.
+fn acts(timeline: &Timeline, id: &str) -> Option<String> {
+    let [left, right] = &timeline.acts[..] else { return None };
+    let (mut first, mut second) = (whole(&timeline.act(0)?)?, whole(&timeline.act(1)?)?);
+    first.alike(&mut second);
+    let side = |act: &crate::scenario::Mark, chart: &Chart, side: &str| {
+        let drawing = at_sizes(&format!("{id}-{side}"), [Size::Half, Size::Narrow], |size, id| chart.draw(size, id));
+        format!("<div>\n<h3>{}</h3>\n{drawing}</div>\n", escape(&act.step))
+    };
+    let sides = [side(left, &first, "left"), side(right, &second, "right")].concat();
+    Some(format!("<figure>\n<div class=\"panels\">\n{sides}</div>\n<figcaption>{SHADED}</figcaption>\n</figure>\n"))
+}
+
+/// The chart of all of a timeline on its first device, for a drawing that stands by itself; none if it was not sampled.
+pub(super) fn whole(timeline: &Timeline) -> Option<Chart> {
+    let samples = timeline.devices.first().filter(|samples| samples.len() > 1)?;
+    let span = (0.0, span(timeline).1);
+    let mut chart = chart(timeline, 0, samples, span, "seconds");
+    chart.name_lines();
+    Some(chart)
+}
+
+fn chart(timeline: &Timeline, index: usize, samples: &[Sample], span: (f64, f64), axis: &'static str) -> Chart {
     let runs = runs(samples, span.0);
     let mut panels = vec![occupancy(&runs)];
     panels.extend(traffic(&runs));
@@ -60,6 +86,7 @@ fn chart(timeline: &Timeline, index: usize, samples: &[Sample]) -> Chart {
     Chart {
         title: format!("Device {index} over time"),
         description: format!("At most {} of {} used.", format_bytes(most), format_bytes(physical)),
+        axis,
         span,
         marks: timeline.marks.iter().map(|mark| seconds(mark.at_ms)).collect(),
         panels,
@@ -91,19 +118,24 @@ fn runs(samples: &[Sample], from: f64) -> Vec<&[Sample]> {
 fn occupancy(runs: &[&[Sample]]) -> Panel {
     let most = runs.iter().copied().flatten().map(|sample| sample.physical.max(sample.used).max(sample.resident)).max();
     let (unit, name) = unit(most.unwrap_or(0));
-    let line =
-        |classes, value: fn(&Sample) -> u64| Line { classes, runs: points(runs, |sample| value(sample) as f64 / unit) };
+    let line = |name: &str, classes, value: fn(&Sample) -> u64| Line {
+        name: name.to_owned(),
+        classes,
+        runs: points(runs, |sample| value(sample) as f64 / unit),
+    };
     Panel::Lines {
         title: name.to_owned(),
         height: if runs.iter().copied().flatten().any(moved) { LARGE } else { SMALL },
         lines: vec![
-            line(("step s3", None), |sample| sample.resident),
-            line(("level s2", None), |sample| sample.physical.saturating_sub(sample.high_watermark)),
-            line(("level s1", None), |sample| sample.physical.saturating_sub(sample.low_watermark)),
-            line(("limit", None), |sample| sample.physical),
-            line(("step s0", Some("area s0")), |sample| sample.used),
+            line("resident", ("step s3", None), |sample| sample.resident),
+            line("high mark", ("level s2", None), |sample| sample.physical.saturating_sub(sample.high_watermark)),
+            line("low mark", ("level s1", None), |sample| sample.physical.saturating_sub(sample.low_watermark)),
+            line("physical", ("limit", None), |sample| sample.physical),
+            line("used", ("step s0", Some("area s0")), |sample| sample.used),
         ],
         shades: blocked(runs),
+        at_least: 0.0,
+        named: false,
     }
 }
 
@@ -122,17 +154,18 @@ fn blocked(runs: &[&[Sample]]) -> Vec<(f64, f64)> {
 
 /// Pages a second; none when nothing moved.
 fn traffic(runs: &[&[Sample]]) -> Option<Panel> {
-    let rate = |class, value: fn(&Sample) -> u64| {
+    let rate = |name: &str, class, value: fn(&Sample) -> u64| {
         let between = |pair: &[Sample]| {
             let apart = seconds(pair[1].at_ms.saturating_sub(pair[0].at_ms)).max(0.001);
             (seconds(pair[1].at_ms), value(&pair[1]).saturating_sub(value(&pair[0])) as f64 / apart / 1000.0)
         };
-        Line { classes: (class, None), runs: runs.iter().map(|run| run.windows(2).map(between).collect()).collect() }
+        let runs = runs.iter().map(|run| run.windows(2).map(between).collect()).collect();
+        Line { name: name.to_owned(), classes: (class, None), runs }
     };
     let lines = vec![
-        rate("step s6", |sample| sample.written_back),
-        rate("step s5", |sample| sample.evicted),
-        rate("step s4", |sample| sample.faults),
+        rate("written back", "step s6", |sample| sample.written_back),
+        rate("evicted", "step s5", |sample| sample.evicted),
+        rate("faulted", "step s4", |sample| sample.faults),
     ];
     let title = "1000 pages a second".to_owned();
     runs.iter().copied().flatten().any(moved).then_some(Panel::Lines {
@@ -140,6 +173,8 @@ fn traffic(runs: &[&[Sample]]) -> Option<Panel> {
         height: SMALL,
         lines,
         shades: Vec::new(),
+        at_least: 0.0,
+        named: false,
     })
 }
 
@@ -147,9 +182,19 @@ fn traffic(runs: &[&[Sample]]) -> Option<Panel> {
 fn poison(runs: &[&[Sample]]) -> Option<Panel> {
     let most = runs.iter().copied().flatten().map(|sample| sample.poisoned).max().filter(|most| *most > 0)?;
     let (unit, name) = unit(most);
-    let line =
-        Line { classes: ("step s7", Some("area s7")), runs: points(runs, |sample| sample.poisoned as f64 / unit) };
-    Some(Panel::Lines { title: format!("poisoned, {name}"), height: SMALL, lines: vec![line], shades: Vec::new() })
+    let line = Line {
+        name: "poisoned".to_owned(),
+        classes: ("step s7", Some("area s7")),
+        runs: points(runs, |sample| sample.poisoned as f64 / unit),
+    };
+    Some(Panel::Lines {
+        title: format!("lost, {name}"),
+        height: SMALL,
+        lines: vec![line],
+        shades: Vec::new(),
+        at_least: 0.0,
+        named: false,
+    })
 }
 
 /// Crossings and interrupts; none when there were none.
@@ -191,13 +236,32 @@ fn vector_name(vector: u32) -> String {
     name.to_owned()
 }
 
-/// What the story noted: a panel a series.
-fn noted(timeline: &Timeline, from: f64) -> impl Iterator<Item = Panel> {
-    timeline.series.iter().map(move |(name, series)| {
+/// What the story noted: a panel a series, or one for all series whose names begin alike up to a colon.
+fn noted(timeline: &Timeline, from: f64) -> Vec<Panel> {
+    // In the order of the palette, and none of the two colours that say something of the medium.
+    const COLOURS: [&str; 6] = ["step s0", "step s1", "step s2", "step s3", "step s5", "step s4"];
+    let mut panels: Vec<(&str, Vec<Line>)> = Vec::new();
+    for (name, series) in &timeline.series {
+        let (title, line) = name.split_once(": ").unwrap_or((name, ""));
         let run = series.iter().map(|(at, value)| (seconds(*at), *value)).filter(|(at, _)| *at >= from).collect();
-        let lines = vec![Line { classes: ("step s0", Some("area s0")), runs: vec![run] }];
-        Panel::Lines { title: name.clone(), height: SMALL, lines, shades: Vec::new() }
-    })
+        let mut line = Line { name: line.to_owned(), classes: (COLOURS[0], None), runs: vec![run] };
+        match panels.iter_mut().find(|(there, _)| *there == title) {
+            Some((_, lines)) => {
+                line.classes.0 = COLOURS[lines.len() % COLOURS.len()];
+                lines.push(line);
+            }
+            None => panels.push((title, vec![line])),
+        }
+    }
+    let panel = |(title, mut lines): (&str, Vec<Line>)| {
+        let several = lines.len() > 1;
+        if let [line] = &mut lines[..] {
+            line.classes.1 = Some("area s0");
+        }
+        let height = if several { MIDDLE } else { SMALL };
+        Panel::Lines { title: title.to_owned(), height, lines, shades: Vec::new(), at_least: 0.0, named: several }
+    };
+    panels.into_iter().map(panel).collect()
 }
 
 fn points(runs: &[&[Sample]], value: impl Fn(&Sample) -> f64) -> Vec<Vec<(f64, f64)>> {

@@ -2,6 +2,7 @@
 
 mod chart;
 mod course;
+pub(super) mod picture;
 mod scenario;
 
 use std::path::Path;

@@ -1,0 +1,116 @@
+//! The bear, twice: the same memory turns incompressible on a plain node, which loses it, and on a tier that CRAM guards.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "cram_bear",
+    story: "cold data turns incompressible: a plain node loses it; CRAM stops at the low watermark, swaps, loses nothing, resumes",
+    needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/kernel/mm/numa/demotion_enabled")],
+    devices: &[DeviceShape { capacity: "256M", physical: "40M", cache: "8M", ..DeviceShape::USUAL }],
+    machine: MachineShape { scratch_mib: Some(256), ..MachineShape::USUAL },
+    limit: Duration::from_secs(120),
+    tell,
+    ..Scenario::USUAL
+};
+
+const BYTES: u64 = 96 << 20;
+const PAGES: u64 = BYTES / 4096;
+const LATER: u64 = 16 << 20;
+const LIMIT: Duration = Duration::from_secs(60);
+const SOFT: Pattern = Pattern::Compressible { seed: 87, ratio: 4.0 };
+const NOISE: Pattern = Pattern::Random { seed: 88 };
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled")?;
+    lab.swap_on("/dev/vda")?;
+
+    lab.act("a plain node");
+    lab.step("the device's memory is a plain node");
+    let region = lab.create_region_on(0)?;
+    lab.online_node(region.node)?;
+    let seen = workload(lab, "plain", region.node, &mut |_| Ok(()))?;
+    lab.fact("a plain node", seen);
+    lab.step("the node is given up, the device wiped");
+    lab.offline_node(region.node)?;
+    lab.destroy(&region.name)?;
+    lab.sh("echo 1 > /sys/bus/cxl/devices/mem0/security/sanitize")?;
+    lab.wait("the device to be empty", |lab| {
+        let status = lab.device().status()?;
+        Ok(status.used == 0 && status.poisoned == 0 && !status.blocked)
+    })?;
+
+    lab.act("a tier that CRAM guards");
+    lab.step("the device's memory is a tier");
+    let cram = lab.cram()?;
+    let mut resumed = Value::Null;
+    let seen = workload(lab, "guarded", cram.node, &mut |lab| {
+        let counts = cram.wait(lab, "pressure to be relieved", |counts| counts.pressure < 1000)?;
+        let driver = cram.driver(lab)?;
+        lab.figure("with CRAM: pages refused", counts.refused);
+        lab.figure("with CRAM: pages promoted by writes", counts.promoted + counts.copied);
+        lab.figure("with CRAM: pages evicted from the tier", counts.evicted);
+        resumed = json!({
+            "low crossings were heard": driver.low_interrupts > 0,
+            "high crossings were heard": driver.high_interrupts > 0,
+            "demotion was refused": counts.refused > 0,
+            "written pages were promoted": counts.promoted + counts.copied >= PAGES * 8 / 10,
+        });
+        Ok(())
+    })?;
+    lab.fact("a tier that CRAM guards", seen);
+    lab.fact("what CRAM did", resumed);
+    Ok(())
+}
+
+/// The same on both: data that compresses becomes cold; all of it is written with noise; it becomes cold again; it is read;
+/// it is freed, and somebody else's data become cold.
+fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab) -> Result<()>) -> Result<Value> {
+    let begin = lab.device().status()?;
+    let group = lab.cgroup(name)?;
+
+    lab.step("96 MiB that compress become cold");
+    let mut bear = lab.memory_in(&group)?;
+    let map = bear.map_anywhere(BYTES)?;
+    bear.fill(map.all(), &SOFT, LIMIT)?;
+    lab.reclaim(&group, BYTES)?;
+    let there = bear.nodes(map.all())?.on(node);
+    lab.figure(&format!("{name}: pages on the node while they compress"), there);
+    let fits = lab.device().status()?.overflows == begin.overflows;
+
+    lab.step("all of it is written with noise");
+    bear.fill(map.all(), &NOISE, LIMIT)?;
+    lab.step("the noise becomes cold");
+    for _ in 0..4 {
+        lab.reclaim(&group, BYTES / 4)?;
+    }
+    calm(lab)?;
+    let after = lab.device().status()?;
+    let lost = after.overflows - begin.overflows;
+    lab.figure(&format!("{name}: stores lost"), lost);
+    lab.figure(&format!("{name}: swapped"), format_bytes(lab.figure_of(&group, "memory.swap.current")?));
+
+    lab.step("all of it is read");
+    let verdict = bear.verify(map.all(), &NOISE, LIMIT)?;
+    lab.figure(&format!("{name}: pages lost"), verdict.pages_poisoned);
+
+    lab.step("it is freed, and somebody else's data become cold");
+    bear.free(map)?;
+    let mut next = lab.memory_in(&group)?;
+    let map = next.map_anywhere(LATER)?;
+    next.fill(map.all(), &SOFT, LIMIT)?;
+    lab.reclaim(&group, LATER)?;
+    let resumed = next.nodes(map.all())?.on(node);
+    let other = next.verify(map.all(), &SOFT, LIMIT)?;
+    lab.figure(&format!("{name}: pages of the next on the node"), resumed);
+    Ok(json!({
+        "half of the cold data are on the node": there > PAGES / 2,
+        "all fits while it compresses": fits,
+        "low crossings": after.crossings.low > begin.crossings.low,
+        "stores were lost": lost > 0,
+        "the program finds pages lost": verdict.pages_poisoned > 0,
+        "pages silently wrong": verdict.pages_wrong,
+        "cold data come to the node afterwards": resumed > LATER / 4096 / 2,
+        "pages of the next lost": other.pages_wrong + other.pages_poisoned,
+    }))
+}

@@ -1,0 +1,117 @@
+//! The device asks and lets go, over and over, under a load that goes from compressible to not and back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "cram_pressure",
+    story: "100 low and 100 high crossings under load: each is heard, stops demotion or resumes it, and nobody waits for ever",
+    needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/block/zram0")],
+    devices: &[DeviceShape { capacity: "256M", physical: "64M", cache: "8M", ..DeviceShape::USUAL }],
+    limit: Duration::from_secs(120),
+    tell,
+    ..Scenario::USUAL
+};
+
+const BYTES: u64 = 8 << 20;
+const TIMES: u64 = 100;
+/// Pages by which the kernel's count of free ones may be off.
+const SLACK: u64 = 512;
+const LIMIT: Duration = Duration::from_secs(60);
+const SOFT: Pattern = Pattern::Compressible { seed: 89, ratio: 4.0 };
+const NOISE: Pattern = Pattern::Random { seed: 90 };
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    lab.swap_on_zram(128)?;
+    let cram = lab.cram()?;
+    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled")?;
+    let group = lab.cgroup("load")?;
+    let mut memory = lab.memory_in(&group)?;
+    let map = memory.map_anywhere(BYTES)?;
+    memory.fill(map.all(), &SOFT, LIMIT)?;
+
+    lab.step("crossings by the device's watermarks, under load");
+    let (before, heard) = (lab.device().status()?, cram.driver(lab)?);
+    let over = AtomicBool::new(false);
+    let told: Result<(u64, u64)> = std::thread::scope(|scope| {
+        let load = scope.spawn(|| load(lab, &mut memory, &map, &over));
+        let crossed = crossings(lab, &cram);
+        over.store(true, Ordering::Release);
+        let load = load.join().map_err(|_| anyhow!("a thread panicked"))?;
+        crossed.and(load)
+    });
+    let (passes, wrong) = told?;
+    lab.figure("passes of the load meanwhile", passes);
+    lab.fact("the load went on", passes > 0);
+    lab.fact("pages wrong", wrong);
+    let (after, told) = (lab.device().status()?, cram.driver(lab)?);
+    let crossed = [after.crossings.low - before.crossings.low, after.crossings.high - before.crossings.high];
+    lab.figure("crossings", format!("{} low, {} high", crossed[0], crossed[1]));
+    lab.fact("a hundred of each", crossed.iter().all(|&crossings| crossings >= TIMES));
+    let heard = [told.low_interrupts - heard.low_interrupts, told.high_interrupts - heard.high_interrupts];
+    let signalled = |vector: u32| -> u64 {
+        let count = |status: &Status| status.interrupts.get(&vector).copied().unwrap_or(0);
+        count(&after) - count(&before)
+    };
+    lab.fact("the driver heard each interrupt", heard == [signalled(12), signalled(13)]);
+
+    lab.step("crossings by data: noise until demotion stops, until eviction has made room");
+    let noise = memory.map_anywhere(80 << 20)?;
+    memory.fill(noise.all(), &NOISE, LIMIT)?;
+    for _ in 0..4 {
+        lab.reclaim(&group, 20 << 20)?;
+    }
+    let counts = cram.wait(lab, "pressure to be relieved", |counts| counts.pressure < 1000)?;
+    let status = lab.device().status()?;
+    lab.figure("pages evicted", counts.evicted);
+    lab.fact("the device asked", status.crossings.low > after.crossings.low);
+    lab.fact("and let go", status.crossings.high > after.crossings.high);
+    lab.fact("stores lost", status.overflows);
+    let verdict = memory.verify(noise.all(), &NOISE, LIMIT)?;
+    lab.fact("pages of noise wrong", verdict.pages_wrong + verdict.pages_poisoned);
+
+    lab.step("pressure by hand: in between it throttles");
+    memory.free(noise)?;
+    cram.set(lab, Tunable::OccupancyInterval, 0)?;
+    for pressure in [0, 900, 1000] {
+        cram.set(lab, Tunable::Pressure, pressure)?;
+        memory.fill(map.all(), &SOFT, LIMIT)?;
+        let before = cram.counts(lab)?;
+        lab.reclaim(&group, BYTES)?;
+        let now = cram.counts(lab)?;
+        let free = now.managed_pages - now.used_pages;
+        lab.fact(&format!("pressure {pressure}"), json!({
+            "pages come": now.demoted > before.demoted, "are refused": now.refused > before.refused,
+            "as much is free as is asked": free + SLACK >= now.managed_pages * pressure / 1000,
+        }));
+    }
+    Ok(())
+}
+
+/// Moves the watermarks so that the medium crosses them, and waits each time until the kernel has taken it in.
+fn crossings(lab: &Lab, cram: &Cram) -> Result<()> {
+    for _ in 0..TIMES {
+        for (low, high, stopped) in [("98%", "99%", true), ("1%", "2%", false)] {
+            lab.device().execute("set-watermarks", json!({ "low": low, "high": high }))?;
+            let what = if stopped { "demotion to stop" } else { "demotion to resume" };
+            cram.wait(lab, what, |counts| (counts.pressure == 1000) == stopped)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes, cools and reads the same pages, now compressible and now not: how often, and how many were wrong.
+fn load(lab: &Lab, memory: &mut Memory, map: &Mapping, over: &AtomicBool) -> Result<(u64, u64)> {
+    let (mut passes, mut wrong) = (0, 0);
+    while !over.load(Ordering::Acquire) {
+        let content = if passes % 2 == 0 { &NOISE } else { &SOFT };
+        memory.fill(map.all(), content, LIMIT)?;
+        lab.sh(&format!("echo {} > /sys/fs/cgroup/load/memory.reclaim || true", BYTES / 2))?;
+        let verdict = memory.verify(map.all(), content, LIMIT)?;
+        wrong += verdict.pages_wrong + verdict.pages_poisoned;
+        passes += 1;
+    }
+    Ok((passes, wrong))
+}

@@ -1,0 +1,78 @@
+//! Swap below the tier: what is cold goes to the tier, what the tier must give up goes to swap, and limits count both.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "cram_tiers",
+    story: "the order of tiers: DRAM, CRAM, swap (disk, zswap); a cgroup pays for DRAM and CRAM, and its limit sends the rest to swap",
+    needs: &[Need::Cram, Need::Config("MEMCG"), Need::Config("ZSWAP")],
+    devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "16M", ..DeviceShape::USUAL }],
+    machine: MachineShape { scratch_mib: Some(128), ..MachineShape::USUAL },
+    tell,
+    ..Scenario::USUAL
+};
+
+const MIB: u64 = 1 << 20;
+const BYTES: u64 = 24 * MIB;
+const PAGES: u64 = BYTES / 4096;
+const LIMIT: Duration = Duration::from_secs(30);
+const DATA: Pattern = Pattern::Compressible { seed: 95, ratio: 3.0 };
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    lab.swap_on("/dev/vda")?;
+    let cram = lab.cram()?;
+    cram.set(lab, Tunable::OccupancyInterval, 0)?;
+    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled")?;
+    let group = lab.cgroup("tiers")?;
+    let mut memory = lab.memory_in(&group)?;
+    let map = memory.map_anywhere(BYTES)?;
+    memory.fill(map.all(), &DATA, LIMIT)?;
+
+    for (below, zswap) in [("disk", "N"), ("zswap", "Y")] {
+        lab.sh(&format!("echo {zswap} > /sys/module/zswap/parameters/enabled"))?;
+        lab.step(&format!("{below}: cold pages go to the tier, not to swap"));
+        let charged = lab.figure_of(&group, "memory.current")?;
+        lab.reclaim(&group, BYTES / 2)?;
+        let nodes = memory.nodes(map.all())?;
+        let swapped = lab.figure_of(&group, "memory.swap.current")?;
+        lab.figure(&format!("{below}: first, on the tier and in swap"), format!("{} and {}", nodes.on(cram.node), swapped / 4096));
+        lab.fact(&format!("{below}: half of the memory is reclaimed"), json!({
+            "most of it went to the tier": nodes.on(cram.node) > PAGES / 3,
+            "little of it to swap": swapped < BYTES / 8,
+            "it is charged as before": lab.figure_of(&group, "memory.current")? + BYTES / 8 > charged,
+            "memory.stat: anon": lab.stat(&group, "anon")? + swapped >= BYTES,
+        }));
+
+        lab.step(&format!("{below}: the tier must be emptied: swap"));
+        let there = nodes.on(cram.node);
+        cram.set(lab, Tunable::Pressure, 1000)?;
+        let emptied = cram.wait(lab, "the tier to be emptied", |counts| counts.used_pages < 512)?;
+        let swapped = lab.figure_of(&group, "memory.swap.current")?;
+        let zswapped = lab.stat(&group, "zswapped")?;
+        lab.figure(&format!("{below}: evicted, swapped, in zswap"), format!("{} pages, {} pages, {} pages", emptied.evicted, swapped / 4096, zswapped / 4096));
+        lab.fact(&format!("{below}: the tier is emptied"), json!({
+            "to swap": swapped >= there * 4096 * 9 / 10,
+            "by way of zswap": zswapped > 0,
+            "it is charged no longer": lab.stat(&group, "anon")? < BYTES,
+        }));
+        cram.set(lab, Tunable::Pressure, 0)?;
+        let verdict = memory.verify(map.all(), &DATA, LIMIT)?;
+        lab.fact(&format!("{below}: what comes back from swap"), json!({
+            "pages wrong": verdict.pages_wrong, "to ordinary memory": memory.nodes(map.all())?.on(0) > PAGES * 9 / 10,
+        }));
+
+        lab.step(&format!("{below}: a limit of a third"));
+        lab.write(&group, "memory.max", &(BYTES / 3).to_string())?;
+        let current = lab.figure_of(&group, "memory.current")?;
+        let swapped = lab.figure_of(&group, "memory.swap.current")?;
+        let killed = lab.sh("grep '^oom_kill ' /sys/fs/cgroup/tiers/memory.events")?;
+        lab.write(&group, "memory.max", "max")?;
+        let verdict = memory.verify(map.all(), &DATA, LIMIT)?;
+        lab.fact(&format!("{below}: a limit of a third"), json!({
+            "holds": current <= BYTES / 3, "by swap": swapped >= BYTES / 2, "killed": killed.trim(),
+            "pages wrong": verdict.pages_wrong,
+        }));
+    }
+    Ok(())
+}

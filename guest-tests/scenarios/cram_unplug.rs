@@ -1,0 +1,79 @@
+//! The tier goes away while it is full and in use, and comes back.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "cram_unplug",
+    story: "the driver is unloaded under load with the tier full: all pages move to ordinary memory; the device is as new",
+    needs: &[Need::Cram, Need::Config("MEMORY_HOTREMOVE")],
+    devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "32M", ..DeviceShape::USUAL }],
+    limit: Duration::from_secs(90),
+    tell,
+    ..Scenario::USUAL
+};
+
+const MIB: u64 = 1 << 20;
+const LIMIT: Duration = Duration::from_secs(60);
+const DATA: Pattern = Pattern::Compressible { seed: 93, ratio: 3.0 };
+const BULK: Pattern = Pattern::Same { word: 0x5a5a };
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    let cram = lab.cram()?;
+    lab.step("the tier is full");
+    let mut memory = lab.guest.memory()?;
+    let (data, bulk) = (memory.map_anywhere(16 * MIB)?, memory.map_huge(224 * MIB, LIMIT)?);
+    for (map, content) in [(&data, &DATA), (&bulk, &BULK)] {
+        memory.fill(map.all(), content, LIMIT)?;
+        memory.move_pages(map.all(), &[cram.node], LIMIT)?;
+    }
+    let counts = cram.counts(lab)?;
+    lab.figure("pages on the tier", counts.used_pages);
+    lab.fact("nine tenths of it are used", counts.used_pages > counts.managed_pages * 9 / 10);
+    lab.fact("all data are there", memory.nodes(data.all())?.on(cram.node) == data.page_count());
+
+    lab.step("the driver is unloaded, while others write and read pages that go to the tier");
+    let mut other = lab.guest.memory()?;
+    let racing = other.map_anywhere(256 * 4096)?;
+    let (raced, removed) = std::thread::scope(|scope| {
+        let race = scope.spawn(|| other.race(racing.all(), (1, 1), 4000, cram.node, LIMIT));
+        let begin = Instant::now();
+        let removed = errno(cram.remove(lab));
+        Ok::<_, anyhow::Error>((
+            race.join().map_err(|_| anyhow!("a thread panicked"))?,
+            removed.map(|removed| (removed, begin.elapsed()))?,
+        ))
+    })?;
+    lab.figure("unloading took", format!("{:.1?}", removed.1));
+    lab.fact("unloading", removed.0);
+    // Without the node there is nowhere to move to: then the race ends with that error.
+    if let Ok(raced) = raced {
+        lab.fact("stores lost", raced.lost + raced.torn + raced.backward);
+    }
+    let private = lab.guest.read_text("/sys/devices/system/node/has_memory_private")?;
+    lab.fact("nodes with private memory", private);
+    lab.fact("regions", lab.cxl("list -R")?.as_array().map(Vec::len));
+    lab.fact("pages of data by node", memory.nodes(data.all())?.nodes);
+    let mut wrong = memory.verify(data.all(), &DATA, LIMIT)?;
+    wrong.add(memory.verify(bulk.all(), &BULK, LIMIT)?);
+    lab.fact("pages wrong", wrong.pages_wrong + wrong.pages_poisoned);
+    lab.fact("media in use", lab.device().status()?.used);
+
+    lab.step("the device is plain CXL memory again");
+    memory.free(bulk)?;
+    let region = lab.create_region_on(0)?;
+    lab.online_node(region.node)?;
+    let plain = memory.map_on(region.node, MIB, LIMIT)?;
+    memory.fill(plain.all(), &DATA, LIMIT)?;
+    lab.fact("pages wrong on the plain node", memory.verify(plain.all(), &DATA, LIMIT)?.pages_wrong);
+    memory.free(plain)?;
+    lab.offline_node(region.node)?;
+    lab.destroy(&region.name)?;
+
+    lab.step("and a tier once more");
+    let cram = lab.cram()?;
+    memory.move_pages(data.all(), &[cram.node], LIMIT)?;
+    lab.fact("all data are there again", memory.nodes(data.all())?.on(cram.node) == data.page_count());
+    lab.fact("pages wrong on the tier", memory.verify(data.all(), &DATA, LIMIT)?.pages_wrong);
+    Ok(())
+}

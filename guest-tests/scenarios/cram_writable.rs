@@ -1,0 +1,74 @@
+//! A share of the tier may be written in place, as long as the device does not ask for its media.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "cram_writable",
+    story: "up to a share of the used pages is written in place; pressure, or a smaller share, takes that back",
+    needs: &[Need::Cram],
+    devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "16M", ..DeviceShape::USUAL }],
+    tell,
+    ..Scenario::USUAL
+};
+
+const PAGES: u64 = 400;
+const LIMIT: Duration = Duration::from_secs(20);
+const BEFORE: Pattern = Pattern::Compressible { seed: 85, ratio: 3.0 };
+const AFTER: Pattern = Pattern::Compressible { seed: 86, ratio: 3.0 };
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    let cram = lab.cram()?;
+    // Nothing changes the pressure but this story.
+    cram.set(lab, Tunable::OccupancyInterval, 0)?;
+    let mut memory = lab.guest.memory()?;
+    let map = memory.map_anywhere(PAGES * 4096)?;
+
+    lab.step("off, as it is by default: every page that is written leaves");
+    lab.fact("off", written(lab, &cram, &mut memory, &map)?);
+
+    lab.step("a quarter of the used pages may be writable");
+    cram.set(lab, Tunable::WritablePermille, 250)?;
+    lab.fact("a quarter", written(lab, &cram, &mut memory, &map)?);
+
+    lab.step("all of them, and then pressure");
+    cram.set(lab, Tunable::WritablePermille, 1000)?;
+    lab.fact("all", written(lab, &cram, &mut memory, &map)?);
+    cram.set(lab, Tunable::Pressure, 1)?;
+    cram.wait(lab, "write protection to be back", |counts| counts.writable == 0)?;
+    let before = cram.counts(lab)?;
+    memory.touch(map.all(), true, 1, LIMIT)?;
+    let now = cram.counts(lab)?;
+    lab.fact("revoked by pressure, then written", json!({
+        "revoked": before.revoked, "write faults": now.write_faults - before.write_faults,
+        "on the tier": memory.nodes(map.all())?.on(cram.node),
+    }));
+    cram.set(lab, Tunable::Pressure, 0)?;
+
+    lab.step("all of them, and then none");
+    lab.fact("all again", written(lab, &cram, &mut memory, &map)?);
+    let before = cram.counts(lab)?;
+    cram.set(lab, Tunable::WritablePermille, 0)?;
+    let now = cram.wait(lab, "write protection to be back", |counts| counts.writable == 0)?;
+    lab.fact("revoked because none may be", now.revoked - before.revoked);
+    memory.touch(map.all(), true, 1, LIMIT)?;
+    lab.fact("on the tier after that", memory.nodes(map.all())?.on(cram.node));
+    lab.fact("pages wrong", memory.verify(map.all(), &AFTER, LIMIT)?.pages_wrong);
+    Ok(())
+}
+
+/// All pages are filled, moved to the tier, written twice: what that cost, and how many stayed.
+fn written(lab: &Lab, cram: &Cram, memory: &mut Memory, map: &Mapping) -> Result<Value> {
+    memory.fill(map.all(), &BEFORE, LIMIT)?;
+    memory.move_pages(map.all(), &[cram.node], LIMIT)?;
+    let before = cram.counts(lab)?;
+    for _ in 0..2 {
+        memory.fill(map.all(), &AFTER, LIMIT)?;
+    }
+    let now = cram.counts(lab)?;
+    Ok(json!({
+        "write faults": now.write_faults - before.write_faults, "promoted": now.promoted - before.promoted,
+        "on the tier": memory.nodes(map.all())?.on(cram.node), "writable": now.writable,
+        "pages wrong": memory.verify(map.all(), &AFTER, LIMIT)?.pages_wrong,
+    }))
+}

@@ -1,0 +1,152 @@
+//! Counters in memory that threads raise and read while the pages move. Whatever moves a page must lose no store, and show no
+//! reader a content that was older than what it has seen.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+
+use libc::c_void;
+use serde::{Deserialize, Serialize};
+
+use super::churn::MAX_THREADS;
+use super::numa;
+use super::region::Region;
+
+/// The words of a page that count: its first, one in the middle, its last.
+const WORDS: [usize; 3] = [0, 255, 511];
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raced {
+    /// Readings of a page that were behind an earlier reading of the same thread.
+    pub backward: u64,
+    /// Readings of a page whose later stores were there without the earlier ones.
+    pub torn: u64,
+    /// Words that do not hold what was stored there last.
+    pub lost: u64,
+    /// Pages read.
+    pub reads: u64,
+    /// Pages written.
+    pub writes: u64,
+    /// Times that all pages were told to move.
+    pub passes: u64,
+    /// Pages that moved.
+    pub moved: u64,
+}
+
+/// A page's counters.
+struct Counters([*const AtomicU64; WORDS.len()]);
+
+// SAFETY: they point into a region that outlives all threads, and atomics may be shared.
+unsafe impl Send for Counters {}
+// SAFETY: as above.
+unsafe impl Sync for Counters {}
+
+impl Counters {
+    /// # Safety
+    /// The address is of a page that stays mapped, and that nobody uses otherwise, as long as this value lives.
+    unsafe fn new(page: *mut c_void) -> Self {
+        // SAFETY: the words lie in the page, and are aligned.
+        Self(WORDS.map(|word| unsafe { page.cast::<AtomicU64>().cast_const().add(word) }))
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        // SAFETY: as promised when this was made.
+        unsafe { &*self.0[index] }
+    }
+
+    /// Stores a round's number, from the first word to the last.
+    fn store(&self, round: u64) {
+        (0..WORDS.len()).for_each(|index| self.word(index).store(round, Ordering::Release));
+    }
+
+    /// Loads the words from the last to the first: none can be behind one that was stored after it.
+    fn load(&self) -> [u64; WORDS.len()] {
+        let mut words = [0; WORDS.len()];
+        for index in (0..WORDS.len()).rev() {
+            words[index] = self.word(index).load(Ordering::Acquire);
+        }
+        words
+    }
+}
+
+/// Writers raise the counters of all pages `rounds` times, each those of its own pages. Meanwhile readers look at all of them,
+/// and this thread moves all pages to `node` over and over.
+///
+/// # Errors
+/// The pages cannot be moved at all, or there are no writers.
+pub(super) fn race(
+    region: &mut Region,
+    first: usize,
+    pages: usize,
+    (readers, writers, rounds): (u32, u32, u64),
+    node: u32,
+) -> io::Result<Raced> {
+    if writers == 0 || readers.saturating_add(writers) > MAX_THREADS {
+        return Err(io::Error::other(format!("give at least one writer, and {MAX_THREADS} threads at most")));
+    }
+    let addresses = region.addresses(first, pages);
+    // SAFETY: the pages are the region's, borrowed mutably until all threads have ended.
+    let counters: Vec<_> = addresses.iter().map(|&page| unsafe { Counters::new(page) }).collect();
+    counters.iter().for_each(|page| page.store(0));
+    let (counters, writers) = (&counters, writers as usize);
+    let (writing, over) = (AtomicUsize::new(writers), AtomicBool::new(false));
+    let mut raced = thread::scope(|scope| {
+        let looking: Vec<_> = (0..readers).map(|_| scope.spawn(|| read(counters, &over))).collect();
+        for writer in 0..writers {
+            let writing = &writing;
+            scope.spawn(move || {
+                for round in 1..=rounds {
+                    counters.iter().skip(writer).step_by(writers).for_each(|page| page.store(round));
+                }
+                writing.fetch_sub(1, Ordering::Release);
+            });
+        }
+        let mut raced = Raced { writes: rounds * pages as u64, ..Raced::default() };
+        let mut migration = Ok(());
+        while writing.load(Ordering::Acquire) > 0 && migration.is_ok() {
+            let mut away = 0;
+            migration =
+                numa::move_pages(&addresses, None, |at| away += u64::from(at != node.cast_signed())).and_then(|()| {
+                    let mut still = 0;
+                    numa::move_pages(&addresses, Some(&|_| node), |at| still += u64::from(at != node.cast_signed()))?;
+                    raced.moved += away.saturating_sub(still);
+                    Ok(())
+                });
+            raced.passes += 1;
+        }
+        while writing.load(Ordering::Acquire) > 0 {
+            thread::yield_now();
+        }
+        over.store(true, Ordering::Release);
+        for reader in looking {
+            let seen = reader.join().map_err(|_| io::Error::other("a thread panicked"))?;
+            raced.backward += seen.backward;
+            raced.torn += seen.torn;
+            raced.reads += seen.reads;
+        }
+        migration.map(|()| raced)
+    })?;
+    let words = counters.iter().flat_map(Counters::load);
+    raced.lost = words.filter(|&word| word != rounds).count() as u64;
+    Ok(raced)
+}
+
+/// Looks at all pages until it is over, once at least.
+fn read(counters: &[Counters], over: &AtomicBool) -> Raced {
+    let mut seen = Raced::default();
+    let mut before = vec![[0; WORDS.len()]; counters.len()];
+    loop {
+        let last = over.load(Ordering::Acquire);
+        for (page, before) in counters.iter().zip(&mut before) {
+            let now = page.load();
+            seen.reads += 1;
+            seen.backward += u64::from(now.iter().zip(&*before).any(|(now, before)| now < before));
+            seen.torn += u64::from(!now.is_sorted_by(|earlier, later| earlier >= later));
+            *before = now;
+        }
+        if last {
+            return seen;
+        }
+    }
+}
