@@ -179,7 +179,7 @@ impl<'a> Maker<'a> {
         let base = self.package_source()?;
         let mut folders = Vec::new();
         if !self.options.kernel_plain && self.options.kernel_package == KernelPackage::default() {
-            folders = kernel::own_series()?;
+            folders = kernel::own_series();
         }
         folders.extend_from_slice(&self.options.series);
         let series = kernel::Series::read(&folders)?;

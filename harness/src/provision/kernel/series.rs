@@ -16,11 +16,13 @@ use crate::provision::workspace;
 const COPY_LIMITS: Limits = Limits::minutes(30, 30);
 const PATCH_LIMITS: Limits = Limits::minutes(5, 5);
 
-/// This project's own series, for [`super::KernelPackage::default`]: every folder of `guest-tests/kernel/series`, in the
-/// order of their names.
-pub(in crate::provision) fn own() -> Result<Vec<PathBuf>, ProvisionError> {
+/// The folders of `guest-tests/kernel/series`, each made on top of those before it.
+const OWN: [&str; 2] = ["private-nodes", "cram"];
+
+/// This project's own series, for [`super::KernelPackage::default`], in the order to apply them.
+pub(in crate::provision) fn own() -> Vec<PathBuf> {
     let folder = workspace().join("guest-tests/kernel/series");
-    Ok(list(&folder)?.into_iter().filter(|path| path.is_dir()).collect())
+    OWN.iter().map(|name| folder.join(name)).collect()
 }
 
 /// The patches of one or more folders, read.
