@@ -7,7 +7,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cram_bear",
     story: "cold data turns incompressible: a plain node loses it; CRAM stops at the low watermark, swaps, loses nothing, resumes",
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/kernel/mm/numa/demotion_enabled")],
-    devices: &[DeviceShape { capacity: "256M", physical: "40M", cache: "8M", ..DeviceShape::USUAL }],
+    devices: &[DeviceShape { capacity: "256M", physical: "40M", cache: "16M", ..DeviceShape::USUAL }],
     machine: MachineShape { scratch_mib: Some(256), ..MachineShape::USUAL },
     limit: Duration::from_secs(120),
     tell,

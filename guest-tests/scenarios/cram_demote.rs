@@ -36,7 +36,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let mut memory = lab.memory_in(&group)?;
     let map = memory.map_anywhere(BYTES)?;
     memory.fill(map.all(), &DATA, LIMIT)?;
-    let (used, free, demoted) = (lab.device().status()?.used, lab.node_bytes(0, "MemFree")?, lab.vmstat("pgdemote_")?);
+    let (used, free, demoted) = (lab.device().status()?.used, lab.free_bytes(0)?, lab.vmstat("pgdemote_")?);
     // What is asked for beyond what can be demoted is said with EAGAIN.
     for _ in 0..4 {
         lab.sh(&format!("echo {BYTES} > /sys/fs/cgroup/cold/memory.reclaim || true"))?;
@@ -54,7 +54,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let taken = lab.device().status()?.used - used;
     lab.figure("media taken", format_bytes(taken));
     lab.fact("the device holds them, compressed", (moved * 4096 / 4..moved * 4096 / 2).contains(&taken));
-    let freed = lab.node_bytes(0, "MemFree")?.saturating_sub(free);
+    let freed = lab.free_bytes(0)?.saturating_sub(free);
     lab.figure("ordinary memory freed", format_bytes(freed));
     lab.fact("nine tenths of them are free in ordinary memory", freed > moved * 4096 * 9 / 10);
     lab.fact("they are still the cgroup's", lab.stat(&group, "anon")? >= BYTES);

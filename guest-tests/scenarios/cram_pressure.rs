@@ -9,13 +9,13 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cram_pressure",
     story: "100 low and 100 high crossings under load: each is heard, stops demotion or resumes it, and nobody waits for ever",
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/block/zram0")],
-    devices: &[DeviceShape { capacity: "256M", physical: "64M", cache: "8M", ..DeviceShape::USUAL }],
+    devices: &[DeviceShape { capacity: "256M", physical: "32M", cache: "8M", ..DeviceShape::USUAL }],
     limit: Duration::from_secs(120),
     tell,
     ..Scenario::USUAL
 };
 
-const BYTES: u64 = 8 << 20;
+const BYTES: u64 = 2 << 20;
 const TIMES: u64 = 100;
 /// Pages by which the kernel's count of free ones may be off.
 const SLACK: u64 = 512;
@@ -58,10 +58,14 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("the driver heard each interrupt", heard == [signalled(12), signalled(13)]);
 
     lab.step("crossings by data: noise until demotion stops, until eviction has made room");
-    let noise = memory.map_anywhere(80 << 20)?;
+    lab.device().execute("set-watermarks", json!({ "low": "10%", "high": "20%" }))?;
+    let after = lab.device().status()?;
+    let noise = memory.map_anywhere(40 << 20)?;
     memory.fill(noise.all(), &NOISE, LIMIT)?;
-    for _ in 0..4 {
-        lab.reclaim(&group, 20 << 20)?;
+    // What the device asks for comes from interrupts alone.
+    cram.set(lab, Tunable::OccupancyInterval, 0)?;
+    for _ in 0..8 {
+        lab.reclaim(&group, 5 << 20)?;
     }
     let counts = cram.wait(lab, "pressure to be relieved", |counts| counts.pressure < 1000)?;
     let status = lab.device().status()?;
@@ -74,7 +78,6 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("pressure by hand: in between it throttles");
     memory.free(noise)?;
-    cram.set(lab, Tunable::OccupancyInterval, 0)?;
     for pressure in [0, 900, 1000] {
         cram.set(lab, Tunable::Pressure, pressure)?;
         memory.fill(map.all(), &SOFT, LIMIT)?;

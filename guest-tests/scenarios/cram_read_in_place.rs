@@ -5,7 +5,7 @@ use cxl_cram_harness::scenario::prelude::*;
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     name: "cram_read_in_place",
-    story: "pages on the tier are read by loads, by a child, by the disk: none moves, no fault, the device serves them",
+    story: "pages on the tier are read by loads, by the disk, by two programs at once: none moves, no fault, the device serves them",
     needs: &[Need::Cram],
     devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "4M", ..DeviceShape::USUAL }],
     machine: MachineShape { scratch_mib: Some(16), ..MachineShape::USUAL },

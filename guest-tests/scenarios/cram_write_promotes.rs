@@ -53,7 +53,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     memory.read_direct(map.all(), DISK, &AFTER, LIMIT)?;
     ways.insert("disk".to_owned(), written(lab, &cram, &mut memory, &map, &before, &AFTER)?);
     lab.fact("of 4 pages", ways);
-    lab.fact("the trace tells of a promotion", lab.event(&mut trace, "cram_promote", &["nid", "nr"])?);
+    lab.fact("the trace tells of a promotion", lab.event(&mut trace, "cram_promote", &["nid", "nr", "how"])?);
 
     lab.step("one huge page: a page of it, then a page after it is split");
     let map = memory.map_huge(HUGE, LIMIT)?;
@@ -74,15 +74,15 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("readers and writers while the pages are moved to the tier over and over");
     let map = memory.map_anywhere(64 * PAGE)?;
     let before = cram.counts(lab)?;
-    let raced = memory.race(map.all(), (2, 2), 1500, cram.node, LIMIT)?;
+    let raced = memory.race(map.all(), (2, 2), 15_000, cram.node, LIMIT)?;
     let now = cram.counts(lab)?;
     lab.figure("pages read and written", format!("{} and {}", raced.reads, raced.writes));
     lab.figure("pages moved to the tier meanwhile", now.moved_in - before.moved_in);
     lab.figure("pages promoted and copied meanwhile", now.promoted + now.copied - before.promoted - before.copied);
     lab.fact("stores lost", raced.lost);
     lab.fact("readings of what was before, and of half a write", [raced.backward, raced.torn]);
-    lab.fact("each page went to the tier more than once", now.moved_in - before.moved_in > 128);
-    lab.fact("and came back by being written", now.promoted + now.copied - before.promoted - before.copied > 64);
+    lab.fact("each page went to the tier more than once", now.moved_in - before.moved_in > 256);
+    lab.fact("and came back by being written", now.promoted + now.copied - before.promoted - before.copied > 128);
     Ok(())
 }
 

@@ -28,6 +28,7 @@ fn every_scenario_is_listed_with_its_story_and_what_it_needs() {
     for scenario in CATALOG {
         let found = listed.iter().find(|listed| listed["name"] == scenario.name).unwrap();
         assert_eq!(found["story"], scenario.story);
+        assert_eq!(found["only-by-name"], scenario.by_name);
         assert_eq!(found["needs"].as_array().unwrap().len(), scenario.needs.len());
     }
 }
@@ -43,6 +44,18 @@ fn the_parts_of_a_list_are_the_list() {
     let mut parts = [names("1/2"), names("count:2/2")].concat();
     parts.sort();
     assert_eq!(parts, names("1/1"));
+}
+
+#[test]
+fn a_scenario_that_takes_minutes_is_played_only_by_its_whole_name() {
+    let listed = |words: &[&str]| stdout(&[&["list", "--partition", "1/1"], words].concat());
+    let soak = CATALOG.iter().find(|scenario| scenario.by_name).unwrap().name;
+    assert!(!listed(&[]).contains(soak) && stdout(&["list"]).contains("only by its whole name"));
+    assert!(!listed(&["cram"]).contains(soak));
+    for words in [&[soak][..], &[&format!("={soak}")], &["--all"]] {
+        assert!(listed(words).contains(soak), "{words:?}");
+    }
+    assert!(refused(&["run", &soak[..soak.len() - 1]]).contains("--all"));
 }
 
 #[test]

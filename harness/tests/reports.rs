@@ -10,7 +10,7 @@ use std::{
 
 use cxl_cram_harness::scenario::{
     Facts, Figure, Mark, Sample, Timeline,
-    report::{Formats, Outcome, Record, Verdict, merge, read, write},
+    report::{Formats, Outcome, Record, Verdict, chart, merge, read, write},
 };
 use quick_junit::TestCaseStatus;
 use serde_json::json;
@@ -55,6 +55,7 @@ fn timeline() -> Timeline {
     };
     let mark = |second: u64, step: &str| Mark { at_ms: second * 1000, step: step.to_owned() };
     Timeline {
+        acts: Vec::new(),
         marks: vec![mark(1, "create the region"), mark(2, "online it"), mark(6, "write <4 GiB>")],
         devices: vec![(0..=10).map(sample).collect(), [0, 1, 2, 3, 4, 8, 9, 10].map(sample).into()],
         series: BTreeMap::from([("pressure".to_owned(), vec![(1000, 0.0), (9000, 0.7)])]),
@@ -194,6 +195,41 @@ fn a_device_that_was_gone_leaves_a_gap_in_its_line() {
     };
     let [whole, broken] = [0, 1].map(|device| timeline().devices[device].clone());
     assert_eq!((lines(vec![whole]), lines(vec![broken])), (2, 4), "for a wide and a narrow page");
+}
+
+#[test]
+fn two_acts_stand_side_by_side_on_the_same_scales() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = outcome("bear", Verdict::Passed);
+    let act = |second: u64, step: &str| Mark { at_ms: second * 1000, step: step.to_owned() };
+    one.timeline.acts = vec![act(1, "a <plain> node"), act(7, "guarded")];
+    one.timeline.series.insert("pages: demoted".to_owned(), vec![(2000, 1.0), (9500, 4.0)]);
+    one.timeline.series.insert("pages: promoted".to_owned(), vec![(9500, 2.0)]);
+    let second = one.timeline.act(1).unwrap();
+    assert_eq!(second.devices[0].iter().map(|sample| sample.at_ms).collect::<Vec<_>>(), [0, 1000, 2000, 3000]);
+    assert_eq!(second.series["pages: demoted"], [(2500, 4.0)]);
+    let record = record(vec![one, outcome("whole", Verdict::Passed)]);
+    let [.., html] = reports(&record, folder.path());
+    for text in ["a &lt;plain&gt; node</h3>", "guarded</h3>", ">promoted</text>"] {
+        assert!(html.contains(text), "no {text}");
+    }
+
+    let drawn = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let path = folder.path().join("chart.svg");
+        chart(&record, &names, &path).map(|()| fs::read_to_string(&path).unwrap())
+    };
+    let svg = drawn(&["bear"]).unwrap();
+    assert!(svg.starts_with("<svg xmlns=") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    assert_eq!(svg.matches("class=\"limit\"").count(), 2);
+    // What only one has is there in both, empty: the two are compared panel by panel.
+    assert_eq!(svg.matches(">1000 pages a second</text>").count(), 2);
+    assert_eq!(svg.matches(">lthresh</text>").count(), 2);
+    assert_eq!(drawn(&["bear/2"]).unwrap().matches("class=\"limit\"").count(), 1);
+    assert_eq!(drawn(&["whole", "bear/1"]).unwrap().matches("class=\"limit\"").count(), 2);
+    for wrong in [&["bear/3"][..], &["bear/0"], &["bear/x"], &["nobody"], &["bear", "whole"]] {
+        assert!(drawn(wrong).is_err(), "{wrong:?}");
+    }
 }
 
 #[test]

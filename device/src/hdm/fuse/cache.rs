@@ -102,15 +102,16 @@ impl Cache {
 
     /// Whether a read of these pages may go on at once: there is room, or an eviction waits for it.
     pub(super) fn admits(&self, pages: &Range<u64>) -> bool {
-        let mut new = 0;
-        for (chunk, mask) in parts(pages) {
-            let Some(state) = self.chunks.get(chunk) else { continue };
-            if state.leaving > 0 {
-                return true;
-            }
-            new += u64::from((mask & !state.pages).count_ones());
-        }
-        self.resident + new <= self.bound
+        let leaving = |(chunk, _)| self.chunks.get(chunk).is_some_and(|state| state.leaving > 0);
+        parts(pages).any(leaving) || self.has_room(pages)
+    }
+
+    /// Whether these pages fit beside those that are resident.
+    pub(super) fn has_room(&self, pages: &Range<u64>) -> bool {
+        let new = |(chunk, mask): (u32, u32)| {
+            self.chunks.get(chunk).map_or(0, |state| u64::from((mask & !state.pages).count_ones()))
+        };
+        self.resident + parts(pages).map(new).sum::<u64>() <= self.bound
     }
 
     /// These pages become resident.
@@ -224,6 +225,13 @@ impl Cache {
             }
         }
     }
+}
+
+/// Whether two ranges have pages in the same chunk.
+pub(super) fn share_chunk(one: &Range<u64>, other: &Range<u64>) -> bool {
+    let chunks = |pages: &Range<u64>| pages.start / CHUNK_PAGES..pages.end.div_ceil(CHUNK_PAGES);
+    let (one, other) = (chunks(one), chunks(other));
+    one.start < other.end && other.start < one.end
 }
 
 /// A range of pages cut at chunk borders: chunk and mask of its pages.

@@ -180,3 +180,12 @@ proptest! {
         prop_assert_eq!(cache.resident(), 0, "everything can be evicted in one call");
     }
 }
+
+#[test]
+fn ranges_meet_when_they_have_pages_in_the_same_chunk() {
+    let chunk = |first: u64, pages: u64| first * CHUNK_PAGES..first * CHUNK_PAGES + pages;
+    assert!(share_chunk(&chunk(1, 1), &(2 * CHUNK_PAGES - 1..2 * CHUNK_PAGES)));
+    assert!(share_chunk(&chunk(0, 3 * CHUNK_PAGES), &chunk(1, 1)));
+    assert!(!share_chunk(&chunk(0, CHUNK_PAGES), &chunk(1, 1)));
+    assert!(!share_chunk(&chunk(2, 1), &chunk(1, CHUNK_PAGES)));
+}

@@ -7,7 +7,7 @@ use fuser::Notifier;
 
 use super::{
     Shared, State,
-    cache::Leaving,
+    cache::{Leaving, share_chunk},
     fs::{self, Parked},
     pagecache,
 };
@@ -53,7 +53,11 @@ pub(super) fn evict(shared: &Shared, kernel: &Kernel) {
         let mut progress = true;
         match next_job(shared) {
             Job::Drop(bytes) => {
-                invalidate(shared, kernel, &bytes);
+                let leaving = shared.state.lock().cache.take(&super::pages_of(&bytes));
+                // A read that waits for room has its pages locked, and dropping them would wait for it. Nobody else answers
+                // it; from now on none of these chunks is made to wait.
+                answer_within(shared, &super::pages_of(&bytes));
+                drop_taken(shared, kernel, &bytes, leaving);
                 let mut state = shared.state.lock();
                 state.dropping = false;
                 shared.settled.notify_all();
@@ -145,9 +149,30 @@ fn answer_parked(shared: &Shared, only_admitted: bool) {
     }
 }
 
-/// Writes back and drops a range of whole pages, on the thread of whoever needs it gone.
+/// Answers the reads in the chunks of these pages, whether there is room or not.
+fn answer_within(shared: &Shared, pages: &Range<u64>) {
+    loop {
+        let parked: Parked = {
+            let mut state = shared.state.lock();
+            let within = state.parked.iter().position(|parked| share_chunk(&parked.pages(), pages));
+            let Some(parked) = within.and_then(|index| state.parked.remove(index)) else { return };
+            let pages = parked.pages();
+            shared.overruns.fetch_add(u64::from(!state.cache.has_room(&pages)), Ordering::Relaxed);
+            state.cache.unpark(&pages);
+            state.cache.fault(&pages);
+            parked
+        };
+        parked.answer(shared);
+    }
+}
+
+/// Writes back and drops a range of whole pages, on the thread of whoever needs it gone: not the evictor's.
 pub(super) fn invalidate(shared: &Shared, kernel: &Kernel, bytes: &Range<u64>) {
     let leaving = shared.state.lock().cache.take(&super::pages_of(bytes));
+    drop_taken(shared, kernel, bytes, leaving);
+}
+
+fn drop_taken(shared: &Shared, kernel: &Kernel, bytes: &Range<u64>, leaving: Vec<Leaving>) {
     for attempt in 1..=ATTEMPTS {
         match kernel.drop_range(bytes) {
             Ok(0) => break,

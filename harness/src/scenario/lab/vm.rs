@@ -8,6 +8,8 @@ impl Lab {
     /// The sum of the counters of `/proc/vmstat` whose names begin like this; one counter by its whole name. That there is
     /// none is an error.
     pub fn vmstat(&self, begin: &str) -> Result<u64> {
+        // Processors count for themselves, and add it up now and then.
+        self.guest.read_text("/proc/sys/vm/stat_refresh")?;
         let text = self.guest.read_text("/proc/vmstat")?;
         let counters: Vec<_> = text.lines().filter_map(|line| line.split_once(' ')).collect();
         let exact = counters.iter().find(|(name, _)| *name == begin);
@@ -19,6 +21,15 @@ impl Lab {
         wanted.into_iter().map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
     }
 
+    /// Free bytes of a node, those on the lists of processors included: unlike `MemFree`, which leaves them out.
+    pub fn free_bytes(&self, node: u32) -> Result<u64> {
+        self.guest.read_text("/proc/sys/vm/stat_refresh")?;
+        let text = self.guest.read_text("/proc/zoneinfo")?;
+        let free =
+            free_pages(&text, node).with_context(|| format!("/proc/zoneinfo has no free pages of node {node}"))?;
+        Ok(free * 4096)
+    }
+
     /// Swaps to a disk of the guest from now on; what was on it is lost.
     pub fn swap_on(&self, disk: &str) -> Result<()> {
         self.sh(&format!("mkswap {disk} >/dev/null && swapon {disk}")).map(drop)
@@ -28,5 +39,34 @@ impl Lab {
     pub fn swap_on_zram(&self, mib: u64) -> Result<()> {
         self.sh(&format!("echo {mib}M > /sys/block/zram0/disksize"))?;
         self.swap_on("/dev/zram0")
+    }
+}
+
+/// Free pages of a node: `pages free` of its zones, and `count:` of each processor's lists.
+fn free_pages(zoneinfo: &str, node: u32) -> Option<u64> {
+    let (begin, mut inside, mut free) = (format!("Node {node}, zone"), false, None);
+    for line in zoneinfo.lines() {
+        if line.starts_with("Node ") {
+            inside = line.starts_with(&begin);
+        }
+        let line = line.trim();
+        let number = line.strip_prefix("pages free").or_else(|| line.strip_prefix("count:"));
+        if let (true, Some(number)) = (inside, number) {
+            free = Some(free.unwrap_or(0) + number.trim().parse::<u64>().ok()?);
+        }
+    }
+    free
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_on_the_lists_of_processors_are_free() {
+        let text = "Node 0, zone    DMA32\n  pages free     1000\n        boost    0\n  pagesets\n    cpu: 0\n\
+                    \x20             count:    50\n              high:     300\n    cpu: 1\n              count:    7\n\
+                    Node 0, zone   Normal\n  pages free     5\nNode 1, zone  Movable\n  pages free     9\n";
+        assert_eq!((free_pages(text, 0), free_pages(text, 1), free_pages(text, 2)), (Some(1062), Some(9), None));
     }
 }
