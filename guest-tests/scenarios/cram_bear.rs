@@ -7,14 +7,14 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cram_bear",
     story: "cold data turns incompressible: a plain node loses it; CRAM stops at the low watermark, swaps, loses nothing, resumes",
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/kernel/mm/numa/demotion_enabled")],
-    devices: &[DeviceShape { capacity: "256M", physical: "40M", cache: "16M", ..DeviceShape::USUAL }],
+    devices: &[DeviceShape { capacity: "256M", physical: "24M", cache: "8M", ..DeviceShape::USUAL }],
     machine: MachineShape { scratch_mib: Some(256), ..MachineShape::USUAL },
     limit: Duration::from_secs(120),
     tell,
     ..Scenario::USUAL
 };
 
-const BYTES: u64 = 96 << 20;
+const BYTES: u64 = 64 << 20;
 const PAGES: u64 = BYTES / 4096;
 const LATER: u64 = 16 << 20;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -69,7 +69,8 @@ fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab)
     let begin = lab.device().status()?;
     let group = lab.cgroup(name)?;
 
-    lab.step("96 MiB that compress become cold");
+    lab.step("64 MiB that compress become cold");
+    lab.write(&group, "memory.swap.max", "0")?;
     let mut bear = lab.memory_in(&group)?;
     let map = bear.map_anywhere(BYTES)?;
     bear.fill(map.all(), &SOFT, LIMIT)?;
@@ -81,6 +82,7 @@ fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab)
     lab.step("all of it is written with noise");
     bear.fill(map.all(), &NOISE, LIMIT)?;
     lab.step("the noise becomes cold");
+    lab.write(&group, "memory.swap.max", "max")?;
     for _ in 0..4 {
         lab.reclaim(&group, BYTES / 4)?;
     }
@@ -99,6 +101,7 @@ fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab)
     let mut next = lab.memory_in(&group)?;
     let map = next.map_anywhere(LATER)?;
     next.fill(map.all(), &SOFT, LIMIT)?;
+    lab.write(&group, "memory.swap.max", "0")?;
     lab.reclaim(&group, LATER)?;
     let resumed = next.nodes(map.all())?.on(node);
     let other = next.verify(map.all(), &SOFT, LIMIT)?;

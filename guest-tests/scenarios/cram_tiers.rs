@@ -24,13 +24,12 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let cram = lab.cram()?;
     cram.set(lab, Tunable::OccupancyInterval, 0)?;
     lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled")?;
-    let group = lab.cgroup("tiers")?;
-    let mut memory = lab.memory_in(&group)?;
-    let map = memory.map_anywhere(BYTES)?;
-    memory.fill(map.all(), &DATA, LIMIT)?;
-
     for (below, zswap) in [("disk", "N"), ("zswap", "Y")] {
         lab.sh(&format!("echo {zswap} > /sys/module/zswap/parameters/enabled"))?;
+        let group = lab.cgroup(&format!("above-{below}"))?;
+        let mut memory = lab.memory_in(&group)?;
+        let map = memory.map_anywhere(BYTES)?;
+        memory.fill(map.all(), &DATA, LIMIT)?;
         lab.step(&format!("{below}: cold pages go to the tier, not to swap"));
         let charged = lab.figure_of(&group, "memory.current")?;
         lab.reclaim(&group, BYTES / 2)?;
@@ -44,12 +43,12 @@ fn tell(lab: &mut Lab) -> Result<()> {
         }));
 
         lab.step(&format!("{below}: the tier must be emptied: swap"));
-        let there = nodes.on(cram.node);
+        let (there, before) = (nodes.on(cram.node), cram.counts(lab)?.evicted);
         cram.set(lab, Tunable::Pressure, 1000)?;
         let emptied = cram.wait(lab, "the tier to be emptied", |counts| counts.used_pages < 512)?;
         let swapped = lab.figure_of(&group, "memory.swap.current")?;
         let zswapped = lab.stat(&group, "zswapped")?;
-        lab.figure(&format!("{below}: evicted, swapped, in zswap"), format!("{} pages, {} pages, {} pages", emptied.evicted, swapped / 4096, zswapped / 4096));
+        lab.figure(&format!("{below}: evicted, swapped, in zswap"), format!("{} pages, {} pages, {} pages", emptied.evicted - before, swapped / 4096, zswapped / 4096));
         lab.fact(&format!("{below}: the tier is emptied"), json!({
             "to swap": swapped >= there * 4096 * 9 / 10,
             "by way of zswap": zswapped > 0,
@@ -61,9 +60,9 @@ fn tell(lab: &mut Lab) -> Result<()> {
             "pages wrong": verdict.pages_wrong, "to ordinary memory": memory.nodes(map.all())?.on(0) > PAGES * 9 / 10,
         }));
 
-        lab.step(&format!("{below}: a limit of a third"));
+        lab.step(&format!("{below}: a limit of half"));
         let limited = lab.cgroup(&format!("limited-{below}"))?;
-        lab.write(&limited, "memory.max", &(BYTES / 3).to_string())?;
+        lab.write(&limited, "memory.max", &(BYTES / 2).to_string())?;
         let mut tenant = lab.memory_in(&limited)?;
         let map = tenant.map_anywhere(BYTES)?;
         tenant.fill(map.all(), &DATA, LIMIT)?;
@@ -72,8 +71,8 @@ fn tell(lab: &mut Lab) -> Result<()> {
         let verdict = tenant.verify(map.all(), &DATA, LIMIT)?;
         let events = lab.guest.read_text(&format!("/sys/fs/cgroup/limited-{below}/memory.events"))?;
         lab.figure(&format!("{below}: limited: charged and swapped"), format!("{} and {}", format_bytes(current), format_bytes(swapped)));
-        lab.fact(&format!("{below}: a limit of a third"), json!({
-            "holds": current <= BYTES / 3, "by swap": swapped >= BYTES / 2,
+        lab.fact(&format!("{below}: a limit of half"), json!({
+            "holds": current <= BYTES / 2, "by swap": swapped >= BYTES / 3,
             "killed": events.lines().find(|line| line.starts_with("oom_kill ")),
             "pages wrong": verdict.pages_wrong,
         }));

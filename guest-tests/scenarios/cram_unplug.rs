@@ -36,20 +36,21 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let mut other = lab.guest.memory()?;
     let racing = other.map_anywhere(256 * 4096)?;
     let (raced, removed) = std::thread::scope(|scope| {
-        let race = scope.spawn(|| other.race(racing.all(), (1, 1), 4000, cram.node, LIMIT));
+        let race = scope.spawn(|| other.race(racing.all(), (1, 1), 100_000, cram.node, LIMIT));
         let begin = Instant::now();
         let removed = errno(cram.remove(lab));
         Ok::<_, anyhow::Error>((
-            race.join().map_err(|_| anyhow!("a thread panicked"))?,
+            race.join().map_err(|_| anyhow!("a thread panicked"))??,
             removed.map(|removed| (removed, begin.elapsed()))?,
         ))
     })?;
     lab.figure("unloading took", format!("{:.1?}", removed.1));
     lab.fact("unloading", removed.0);
-    // Without the node there is nowhere to move to: then the race ends with that error.
-    if let Ok(raced) = raced {
-        lab.fact("stores lost", raced.lost + raced.torn + raced.backward);
-    }
+    lab.figure("pages moved to the tier before", raced.moved);
+    lab.fact("stores lost", raced.lost);
+    lab.fact("readings of what was before, and of half a write", [raced.backward, raced.torn]);
+    // ENODEV: there is no node any more. The writers are still at work then.
+    lab.fact("moving to the tier ended with errno", raced.stopped);
     let private = lab.guest.read_text("/sys/devices/system/node/has_memory_private")?;
     lab.fact("nodes with private memory", private);
     lab.fact("regions", lab.cxl("list -R")?.as_array().map(Vec::len));

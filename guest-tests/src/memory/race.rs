@@ -32,6 +32,8 @@ pub struct Raced {
     pub passes: u64,
     /// Pages that moved.
     pub moved: u64,
+    /// The error number with which moving ended, if it did: the node may go away meanwhile. The threads go on.
+    pub stopped: Option<i32>,
 }
 
 /// A page's counters.
@@ -74,7 +76,7 @@ impl Counters {
 /// and this thread moves all pages to `node` over and over.
 ///
 /// # Errors
-/// The pages cannot be moved at all, or there are no writers.
+/// There are no writers, or too many threads.
 pub(super) fn race(
     region: &mut Region,
     first: usize,
@@ -91,7 +93,7 @@ pub(super) fn race(
     counters.iter().for_each(|page| page.store(0));
     let (counters, writers) = (&counters, writers as usize);
     let (writing, over) = (AtomicUsize::new(writers), AtomicBool::new(false));
-    let mut raced = thread::scope(|scope| {
+    let mut raced = thread::scope(|scope| -> io::Result<Raced> {
         let looking: Vec<_> = (0..readers).map(|_| scope.spawn(|| read(counters, &over))).collect();
         for writer in 0..writers {
             let writing = &writing;
@@ -103,20 +105,21 @@ pub(super) fn race(
             });
         }
         let mut raced = Raced { writes: rounds * pages as u64, ..Raced::default() };
-        let mut migration = Ok(());
-        while writing.load(Ordering::Acquire) > 0 && migration.is_ok() {
-            let mut away = 0;
-            migration =
-                numa::move_pages(&addresses, None, |at| away += u64::from(at != node.cast_signed())).and_then(|()| {
-                    let mut still = 0;
-                    numa::move_pages(&addresses, Some(&|_| node), |at| still += u64::from(at != node.cast_signed()))?;
-                    raced.moved += away.saturating_sub(still);
-                    Ok(())
-                });
-            raced.passes += 1;
-        }
         while writing.load(Ordering::Acquire) > 0 {
-            thread::yield_now();
+            if raced.stopped.is_some() {
+                thread::yield_now();
+                continue;
+            }
+            let (mut away, mut still) = (0, 0);
+            let moved =
+                numa::move_pages(&addresses, None, |at| away += u64::from(at != node.cast_signed())).and_then(|()| {
+                    numa::move_pages(&addresses, Some(&|_| node), |at| still += u64::from(at != node.cast_signed()))
+                });
+            match moved {
+                Ok(()) => raced.moved += away.saturating_sub(still),
+                Err(error) => raced.stopped = Some(error.raw_os_error().unwrap_or_default()),
+            }
+            raced.passes += 1;
         }
         over.store(true, Ordering::Release);
         for reader in looking {
@@ -125,7 +128,7 @@ pub(super) fn race(
             raced.torn += seen.torn;
             raced.reads += seen.reads;
         }
-        migration.map(|()| raced)
+        Ok(raced)
     })?;
     let words = counters.iter().flat_map(Counters::load);
     raced.lost = words.filter(|&word| word != rounds).count() as u64;

@@ -242,7 +242,7 @@ impl Memory {
     /// content is lost.
     ///
     /// # Errors
-    /// The pages cannot be moved at all, or it took too long. What was lost on the way is no error: it is told.
+    /// It took too long. What was lost on the way is no error: it is told.
     pub fn race(
         &mut self,
         range: Range,

@@ -77,6 +77,25 @@ impl Sample {
     }
 }
 
+impl Sample {
+    /// With times from a moment on, and what is counted since the start counted from the sample before it.
+    fn since(&self, before: &Self, from: u64) -> Self {
+        let interrupts = self.interrupts.iter().map(|(vector, count)| {
+            (*vector, count.saturating_sub(before.interrupts.get(vector).copied().unwrap_or(0)))
+        });
+        Self {
+            at_ms: self.at_ms.saturating_sub(from),
+            faults: self.faults.saturating_sub(before.faults),
+            evicted: self.evicted.saturating_sub(before.evicted),
+            written_back: self.written_back.saturating_sub(before.written_back),
+            low_crossings: self.low_crossings.saturating_sub(before.low_crossings),
+            high_crossings: self.high_crossings.saturating_sub(before.high_crossings),
+            interrupts: interrupts.filter(|(_, count)| *count > 0).collect(),
+            ..self.clone()
+        }
+    }
+}
+
 /// The course of a story.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
@@ -99,8 +118,9 @@ impl Timeline {
         let within = |at_ms: u64| (from..to).contains(&at_ms);
         let marks = self.marks.iter().filter(|mark| within(mark.at_ms));
         let devices = self.devices.iter().map(|samples| {
+            let before = samples.iter().take_while(|sample| sample.at_ms < from).last().cloned().unwrap_or_default();
             let samples = samples.iter().filter(|sample| within(sample.at_ms));
-            samples.map(|sample| Sample { at_ms: at(sample.at_ms), ..sample.clone() }).collect()
+            samples.map(|sample| sample.since(&before, from)).collect()
         });
         let series = self.series.iter().map(|(name, points)| {
             let points = points.iter().filter(|(at_ms, _)| within(*at_ms));
