@@ -105,7 +105,7 @@ fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab)
     lab.reclaim(&group, LATER)?;
     let resumed = next.nodes(map.all())?.on(node);
     let other = next.verify(map.all(), &SOFT, LIMIT)?;
-    lab.figure(&format!("{name}: pages of the next on the node"), resumed);
+    lab.figure(&format!("{name}: pages of the next on the node, lost"), format!("{resumed}, {}", other.pages_poisoned));
     Ok(json!({
         "half of the cold data are on the node": there > PAGES / 2,
         "all fits while it compresses": fits,
@@ -114,6 +114,8 @@ fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab)
         "the program finds pages lost": verdict.pages_poisoned > 0,
         "pages silently wrong": verdict.pages_wrong,
         "cold data come to the node afterwards": resumed > LATER / 4096 / 2,
-        "pages of the next lost": other.pages_wrong + other.pages_poisoned,
+        "pages of the next silently wrong": other.pages_wrong,
+        // Where stores are lost, it may be the next one's too.
+        "pages of the next lost": if lost > 0 { Value::from("any") } else { other.pages_poisoned.into() },
     }))
 }

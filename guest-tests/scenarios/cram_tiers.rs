@@ -31,15 +31,20 @@ fn tell(lab: &mut Lab) -> Result<()> {
         let map = memory.map_anywhere(BYTES)?;
         memory.fill(map.all(), &DATA, LIMIT)?;
         lab.step(&format!("{below}: cold pages go to the tier, not to swap"));
+        // Reclaim looks at the tier as well, and would swap from there what is colder still.
+        lab.write(&group, "memory.swap.max", "0")?;
         let charged = lab.figure_of(&group, "memory.current")?;
         lab.reclaim(&group, BYTES / 2)?;
         let nodes = memory.nodes(map.all())?;
         let swapped = lab.figure_of(&group, "memory.swap.current")?;
+        lab.write(&group, "memory.swap.max", "max")?;
         lab.figure(&format!("{below}: first, on the tier and in swap"), format!("{} and {}", nodes.on(cram.node), swapped / 4096));
         lab.fact(&format!("{below}: half of the memory is reclaimed"), json!({
-            "most of it went to the tier": nodes.on(cram.node) > PAGES / 4 && nodes.on(cram.node) * 4096 > swapped,
-            "what is on the tier is charged as before": lab.figure_of(&group, "memory.current")? + swapped + (2 * MIB) > charged,
-            "memory.stat: anon": lab.stat(&group, "anon")? + swapped >= BYTES,
+            "it is on the tier": nodes.on(cram.node) > PAGES * 4 / 10,
+                "in swap": swapped,
+                "what is on the tier is charged as before":
+                    lab.figure_of(&group, "memory.current")? + MIB > charged,
+                "memory.stat: anon": lab.stat(&group, "anon")? + swapped >= BYTES,
         }));
 
         lab.step(&format!("{below}: the tier must be emptied: swap"));
