@@ -35,6 +35,16 @@ fn a_command_in_the_guest_gives_its_output_and_its_exit_code() {
 }
 
 #[test]
+fn an_overlay_is_in_the_guests_root() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("opt")).unwrap();
+    std::fs::write(folder.path().join("opt/word"), "overlaid\n").unwrap();
+    let Some(output) = boot(&["--overlay", folder.path().to_str().unwrap(), "-c", "cat /opt/word"]) else { return };
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "overlaid\n");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
 fn a_guest_that_answers_no_more_is_made_to_say_where_it_hangs() {
     // The shell's parent is the agent.
     let Some(output) = boot(&["--limit", "2", "-c", "kill -STOP $PPID; sleep 1000"]) else { return };

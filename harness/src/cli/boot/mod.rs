@@ -46,6 +46,7 @@ Examples:
   cxl-cram-harness boot --capacity 1G --physical 256M --codec zstd:3
   cxl-cram-harness boot --shape watermark                 the device and machine of that scenario
   cxl-cram-harness boot -c 'cxl list -M'
+  cxl-cram-harness boot --overlay tests/ -c /opt/test     FOLDER/opt/test is in the guest
   git bisect run cxl-cram-harness boot --kernel-tree . --script reproduce.sh
 
 Exit code: the command's (or the shell's), 128 and more for a signal, 124 at --limit, 1 when the guest died, and 125 when
@@ -78,6 +79,10 @@ pub(super) struct BootArgs {
     /// lz4, zstd, zstd:LEVEL, adaptive or adaptive:LEVEL [default: lz4]
     #[arg(long, value_name = "CODEC")]
     codec: Option<String>,
+
+    /// Add the files of this folder to the guest's root: FOLDER/opt/test is /opt/test there; may be given more than once
+    #[arg(long, value_name = "FOLDER")]
+    overlay: Vec<PathBuf>,
 
     /// Keep console, device log and QEMU command line in this folder
     #[arg(long, value_name = "FOLDER")]
@@ -156,7 +161,8 @@ fn prepared(args: &BootArgs) -> Result<(Stage, Option<tempfile::TempDir>)> {
         (None, temporary) => temporary.as_ref().map(|folder| folder.path().to_owned()).unwrap_or_default(),
     };
     std::fs::create_dir_all(&artifacts).with_context(|| format!("cannot make {}", artifacts.display()))?;
-    let stage = Stage::set(&devices, &machine, &args.machine.overrides(), &provisioned, &artifacts)?;
+    let mut stage = Stage::set(&devices, &machine, &args.machine.overrides(), &provisioned, &artifacts)?;
+    stage.launch.initramfs.tools.extend_from_slice(&args.overlay);
     Ok((stage, temporary))
 }
 
