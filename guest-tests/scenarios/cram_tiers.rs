@@ -50,7 +50,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
         lab.step(&format!("{below}: the tier must be emptied: swap"));
         let (there, before) = (nodes.on(cram.node), cram.counts(lab)?.evicted);
         cram.set(lab, Tunable::Pressure, 1000)?;
-        let emptied = cram.wait(lab, "the tier to be emptied", |counts| counts.used_pages < 512)?;
+        let emptied = cram.wait(lab, "the tier to be emptied", |counts| counts.evicted - before >= there * 9 / 10)?;
         let swapped = lab.figure_of(&group, "memory.swap.current")?;
         let zswapped = lab.stat(&group, "zswapped")?;
         lab.figure(&format!("{below}: evicted, swapped, in zswap"), format!("{} pages, {} pages, {} pages", emptied.evicted - before, swapped / 4096, zswapped / 4096));

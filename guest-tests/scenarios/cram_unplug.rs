@@ -36,7 +36,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let mut other = lab.guest.memory()?;
     let racing = other.map_anywhere(64 * 4096)?;
     let (raced, removed) = std::thread::scope(|scope| {
-        let race = scope.spawn(|| other.race(racing.all(), (1, 1), 200_000, cram.node, LIMIT));
+        let race = scope.spawn(|| other.race(racing.all(), (1, 1), 30_000, cram.node, LIMIT));
         cram.wait(lab, "the race to be on", |now| now.moved_in > counts.moved_in + 64)?;
         let begin = Instant::now();
         let removed = errno(cram.remove(lab));
