@@ -9,7 +9,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/kernel/mm/numa/demotion_enabled")],
     devices: &[DeviceShape { capacity: "256M", physical: "24M", cache: "8M", ..DeviceShape::USUAL }],
     machine: MachineShape { scratch_mib: Some(256), ..MachineShape::USUAL },
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(180),
     tell,
     ..Scenario::USUAL
 };

@@ -10,7 +10,7 @@ pub const SCENARIO: Scenario = Scenario {
     story: "100 low and 100 high crossings under load: each is heard, stops demotion or resumes it, and nobody waits for ever",
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/block/zram0")],
     devices: &[DeviceShape { capacity: "256M", physical: "32M", cache: "8M", ..DeviceShape::USUAL }],
-    limit: Duration::from_secs(120),
+    limit: Duration::from_secs(180),
     tell,
     ..Scenario::USUAL
 };

@@ -7,7 +7,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cram_soak",
     story: "ten minutes of filling, freeing, cooling, moving, racing under crossings; every second all books agree",
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Config("ZSWAP")],
-    devices: &[DeviceShape { capacity: "256M", physical: "48M", cache: "8M", ..DeviceShape::USUAL }],
+    devices: &[DeviceShape { capacity: "256M", physical: "16M", cache: "8M", ..DeviceShape::USUAL }],
     machine: MachineShape { scratch_mib: Some(512), ..MachineShape::USUAL },
     limit: Duration::from_secs(15 * 60),
     by_name: true,

@@ -9,6 +9,7 @@ pub const SCENARIO: Scenario = Scenario {
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Config("ZSWAP")],
     devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "16M", ..DeviceShape::USUAL }],
     machine: MachineShape { scratch_mib: Some(128), ..MachineShape::USUAL },
+    limit: Duration::from_secs(120),
     tell,
     ..Scenario::USUAL
 };

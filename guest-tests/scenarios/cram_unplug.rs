@@ -8,7 +8,7 @@ pub const SCENARIO: Scenario = Scenario {
     story: "the driver is unloaded under load with the tier full: all pages move to ordinary memory; the device is as new",
     needs: &[Need::Cram, Need::Config("MEMORY_HOTREMOVE")],
     devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "32M", ..DeviceShape::USUAL }],
-    limit: Duration::from_secs(90),
+    limit: Duration::from_secs(180),
     tell,
     ..Scenario::USUAL
 };

@@ -1,9 +1,14 @@
 //! Memory cgroups (v2): who is limited, and what is reclaimed.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::Lab;
 use crate::guest::memory::Memory;
+
+/// How long a reclaim may take: all that is reclaimed may have to be written.
+const RECLAIM: Duration = Duration::from_secs(120);
 
 /// Where the agent mounts them.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -38,7 +43,8 @@ impl Lab {
     /// Has so many bytes of a cgroup reclaimed, as far as that goes: it may be that there is no more to reclaim.
     pub fn reclaim(&self, cgroup: &Cgroup, bytes: u64) -> Result<()> {
         // What cannot be reclaimed of it is said with EAGAIN.
-        self.sh(&format!("echo {bytes} > {}/memory.reclaim || true", cgroup.path)).map(drop)
+        let line = format!("echo {bytes} > {}/memory.reclaim || true", cgroup.path);
+        self.guest.output(&["sh", "-c", &line], RECLAIM).map(drop).with_context(|| format!("in the guest: {line}"))
     }
 
     /// A file of a cgroup that is one number, such as `memory.swap.current`.
