@@ -12,7 +12,6 @@ pub const SCENARIO: Scenario = Scenario {
     limit: Duration::from_secs(15 * 60),
     by_name: true,
     tell,
-    ..Scenario::USUAL
 };
 
 const LASTS: Duration = Duration::from_secs(10 * 60);
