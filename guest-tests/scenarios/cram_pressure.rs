@@ -18,6 +18,8 @@ pub const SCENARIO: Scenario = Scenario {
 const BYTES: u64 = 2 << 20;
 /// Noise that stays on the tier: an eighth of the media.
 const ANCHOR: u64 = 4 << 20;
+/// Noise that is too much beside it: less than a tenth of the media is left, but all fits.
+const DATA: u64 = 26 << 20;
 const TIMES: u64 = 100;
 /// Pages by which the kernel's count of free ones may be off.
 const SLACK: u64 = 512;
@@ -77,18 +79,18 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("crossings by data: noise until demotion stops, until eviction has made room");
     lab.device().execute("set-watermarks", json!({ "low": "10%", "high": "20%" }))?;
     let after = lab.device().status()?;
-    let noise = memory.map_anywhere(32 << 20)?;
+    let noise = memory.map_anywhere(DATA)?;
     memory.fill(noise.all(), &NOISE, LIMIT)?;
     // What the device asks for comes from interrupts alone.
     cram.set(lab, Tunable::OccupancyInterval, 0)?;
-    for _ in 0..8 {
-        lab.reclaim(&group, 4 << 20)?;
-    }
+    memory.move_pages(noise.all(), &[cram.node], LIMIT)?;
+    lab.wait("the device to ask and to let go", |lab| {
+        let crossings = lab.device().status()?.crossings;
+        Ok(crossings.low > after.crossings.low && crossings.high > after.crossings.high)
+    })?;
     let counts = cram.wait(lab, "pressure to be relieved", |counts| counts.pressure < 1000)?;
     let status = lab.device().status()?;
     lab.figure("pages evicted", counts.evicted);
-    lab.fact("the device asked", status.crossings.low > after.crossings.low);
-    lab.fact("and let go", status.crossings.high > after.crossings.high);
     lab.fact("stores lost", status.overflows);
     let verdict = memory.verify(noise.all(), &NOISE, LIMIT)?;
     lab.fact("pages of noise wrong", verdict.pages_wrong + verdict.pages_poisoned);

@@ -12,6 +12,11 @@ use super::churn::MAX_THREADS;
 use super::numa;
 use super::region::Region;
 
+/// So often each page has moved, on average, before the threads may end.
+const MOVES: u64 = 4;
+/// So often that is tried.
+const PASSES: u64 = 2_000;
+
 /// The words of a page that count: its first, one in the middle, its last.
 const WORDS: [usize; 3] = [0, 255, 511];
 
@@ -72,8 +77,8 @@ impl Counters {
     }
 }
 
-/// Writers raise the counters of all pages `rounds` times, each those of its own pages. Meanwhile readers look at all of them,
-/// and this thread moves all pages to `node` over and over.
+/// Writers raise the counters of all pages `rounds` times, each those of its own pages, and go on until the pages have moved
+/// a few times. Meanwhile readers look at all of them, and this thread moves all pages to `node` over and over.
 ///
 /// # Errors
 /// There are no writers, or too many threads.
@@ -93,18 +98,24 @@ pub(super) fn race(
     counters.iter().for_each(|page| page.store(0));
     let (counters, writers) = (&counters, writers as usize);
     let (writing, over) = (AtomicUsize::new(writers), AtomicBool::new(false));
-    let mut raced = thread::scope(|scope| -> io::Result<Raced> {
+    let moved_enough = AtomicBool::new(false);
+    let (mut raced, lasts) = thread::scope(|scope| -> io::Result<(Raced, Vec<u64>)> {
         let looking: Vec<_> = (0..readers).map(|_| scope.spawn(|| read(counters, &over))).collect();
-        for writer in 0..writers {
-            let writing = &writing;
-            scope.spawn(move || {
-                for round in 1..=rounds {
-                    counters.iter().skip(writer).step_by(writers).for_each(|page| page.store(round));
-                }
-                writing.fetch_sub(1, Ordering::Release);
-            });
-        }
-        let mut raced = Raced { writes: rounds * pages as u64, ..Raced::default() };
+        let writing_threads: Vec<_> = (0..writers)
+            .map(|writer| {
+                let (writing, moved_enough) = (&writing, &moved_enough);
+                scope.spawn(move || {
+                    let mut round = 0;
+                    while round < rounds || !moved_enough.load(Ordering::Acquire) {
+                        round += 1;
+                        counters.iter().skip(writer).step_by(writers).for_each(|page| page.store(round));
+                    }
+                    writing.fetch_sub(1, Ordering::Release);
+                    round
+                })
+            })
+            .collect();
+        let mut raced = Raced::default();
         while writing.load(Ordering::Acquire) > 0 {
             if raced.stopped.is_some() {
                 thread::yield_now();
@@ -120,6 +131,9 @@ pub(super) fn race(
                 Err(error) => raced.stopped = Some(error.raw_os_error().unwrap_or_default()),
             }
             raced.passes += 1;
+            if raced.stopped.is_some() || raced.moved >= MOVES * pages as u64 || raced.passes >= PASSES {
+                moved_enough.store(true, Ordering::Release);
+            }
         }
         over.store(true, Ordering::Release);
         for reader in looking {
@@ -128,10 +142,16 @@ pub(super) fn race(
             raced.torn += seen.torn;
             raced.reads += seen.reads;
         }
-        Ok(raced)
+        let mut lasts = Vec::new();
+        for writer in writing_threads {
+            lasts.push(writer.join().map_err(|_| io::Error::other("a thread panicked"))?);
+        }
+        Ok((raced, lasts))
     })?;
-    let words = counters.iter().flat_map(Counters::load);
-    raced.lost = words.filter(|&word| word != rounds).count() as u64;
+    for (page, &last) in counters.iter().zip(lasts.iter().cycle()) {
+        raced.writes += last;
+        raced.lost += page.load().iter().filter(|&&word| word != last).count() as u64;
+    }
     Ok(raced)
 }
 

@@ -221,8 +221,8 @@ fn counters_that_are_raced_lose_nothing_where_nothing_is_lost() {
         r#"{"id":4,"task":"race","range":{"map":1},"readers":64,"writers":1,"rounds":1,"node":0}"#,
     ]);
     let Done::Raced(raced) = done(&answers[1]) else { panic!("{:?}", answers[1]) };
-    assert_eq!((raced.backward, raced.torn, raced.lost, raced.writes, raced.stopped), (0, 0, 0, 9600, None));
-    assert!(raced.reads >= 64 && raced.passes > 0, "{raced:?}");
+    assert_eq!((raced.backward, raced.torn, raced.lost, raced.stopped), (0, 0, 0, None));
+    assert!(raced.reads >= 64 && raced.writes >= 9600 && raced.passes > 0, "{raced:?}");
     assert!(answers[2..].iter().all(|answer| matches!(answer.result, Outcome::Failed(_))));
 }
 
