@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path};
 
+/// The words that call a program, and what it takes.
+type Call = (&'static [&'static str], fn() -> clap::Command);
+
 /// The programs, by what calls them in the documentation.
-const CALLS: [(&[&str], fn() -> clap::Command); 6] = [
+const CALLS: [Call; 6] = [
     (&["cargo", "run", "--release", "-p", "cxl-cram-device", "--"], cxl_cram_device::cli::command),
     (&["cargo", "run", "--release", "--"], cxl_cram_harness::cli::command),
     (&["cxl-cram-device"], cxl_cram_device::cli::command),

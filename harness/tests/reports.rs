@@ -59,7 +59,6 @@ fn timeline() -> Timeline {
         marks: vec![mark(1, "create the region"), mark(2, "online it"), mark(6, "write <4 GiB>")],
         devices: vec![(0..=10).map(sample).collect(), [0, 1, 2, 3, 4, 8, 9, 10].map(sample).into()],
         series: BTreeMap::from([("pressure".to_owned(), vec![(1000, 0.0), (9000, 0.7)])]),
-        acts: Vec::new(),
     }
 }
 
