@@ -79,7 +79,7 @@ bzImage:
 \tmkdir -p $(O)/arch/x86/boot $(O)/include/config
 \tcat mm/version.c > $(O)/arch/x86/boot/bzImage
 \techo 9.1.2-rc3 > $(O)/include/config/kernel.release
-drivers/cxl/cxl_acpi.ko:
+drivers/cxl/%.ko:
 \tmkdir -p $(O)/drivers/cxl; echo module > $(O)/$@
 ";
 
