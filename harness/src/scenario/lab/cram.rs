@@ -6,18 +6,14 @@
 
 mod ours;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use cxl_cram_guest::protocol::{Call, Reply};
 use serde::Deserialize;
 
 use super::{LIMIT, Lab};
 use crate::guest::client::{Guest, GuestError};
-use crate::interrupt::interrupted;
 
 /// The kernel trees that are known.
 const ADAPTERS: &[&dyn Adapter] = &[&ours::Ours];
@@ -238,16 +234,11 @@ impl Cram {
 
     /// Waits until what it has done and is fits; `what` is for the error. Returns it.
     pub fn wait(&self, lab: &Lab, what: &str, fits: impl Fn(&CramCounts) -> bool) -> Result<CramCounts> {
-        let end = Instant::now() + LIMIT;
-        loop {
+        lab.wait_for(what, |lab| {
             let counts = self.counts(lab)?;
-            if fits(&counts) {
-                return Ok(counts);
-            }
-            ensure!(!interrupted(), "interrupted");
-            ensure!(Instant::now() < end, "waited {LIMIT:?} for {what}: {counts:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            Ok(fits(&counts).then_some(counts))
+        })
+        .with_context(|| format!("the tier has {:?}", self.counts(lab)))
     }
 
     /// Waits until all pages that were freed are scrubbed.

@@ -197,15 +197,22 @@ impl Lab {
 
     /// Waits until something holds on the host; `what` is for the error.
     pub fn wait(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        self.wait_for(what, |lab| Ok(holds(lab)?.then_some(())))
+    }
+
+    /// Waits until there is something to return; `what` is for the error.
+    pub(super) fn wait_for<T>(&self, what: &str, look: impl Fn(&Self) -> Result<Option<T>>) -> Result<T> {
         let end = Instant::now() + LIMIT;
-        while !holds(self)? {
+        loop {
+            if let Some(found) = look(self)? {
+                return Ok(found);
+            }
             if interrupted() {
                 bail!("interrupted");
             }
             ensure!(Instant::now() < end, "waited {LIMIT:?} for {what}");
             thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
     }
 
     /// Ends guest and devices, and joins their ends to how the story went.
