@@ -153,6 +153,11 @@ impl Leaf<'_> {
         if blocks != whole || stripe_of(blocks.start) != self.stripe {
             return;
         }
+        let (word, bit) = (&self.map.touched[(leaf / 64) as usize], 1 << (leaf % 64));
+        // Who finds a leaf touched has not locked it yet: another thread may have given it back since.
+        if word.load(Relaxed) & bit == 0 {
+            return;
+        }
         // SAFETY: the range is one whole leaf of this mapping; it becomes zeros, which is what its empty entries are.
         let given = unsafe {
             self.map.entries.unchecked_advise_range(
@@ -162,7 +167,7 @@ impl Leaf<'_> {
             )
         };
         if given.is_ok() {
-            self.map.touched[(leaf / 64) as usize].fetch_and(!(1 << (leaf % 64)), Relaxed);
+            word.fetch_and(!bit, Relaxed);
             count::sub(&self.map.touched_leaves, 1);
         }
     }
