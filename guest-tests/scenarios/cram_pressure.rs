@@ -69,7 +69,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("the driver heard each interrupt", heard == [signalled(12), signalled(13)]);
 
     lab.step("crossings that follow each other at once: two interrupts that two processors may take in any order");
-    for _ in 0..TIMES / 2 {
+    for _ in 0..TIMES / 4 {
         for (low, high) in [("95%", "97%"), ("1%", "2%")] {
             lab.device().execute("set-watermarks", json!({ "low": low, "high": high }))?;
         }

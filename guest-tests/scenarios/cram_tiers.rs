@@ -15,7 +15,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 const MIB: u64 = 1 << 20;
-const BYTES: u64 = 24 * MIB;
+const BYTES: u64 = 16 * MIB;
 const PAGES: u64 = BYTES / 4096;
 const LIMIT: Duration = Duration::from_secs(30);
 const DATA: Pattern = Pattern::Compressible { seed: 95, ratio: 3.0 };

@@ -44,14 +44,13 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("NUMA balancing promotes what is used");
     let promoted = vmstat(lab, "pgpromote_success")?;
-    lab.sh("cd /sys/kernel/debug/sched/numa_balancing && echo 10 > scan_delay_ms && echo 10 > scan_period_min_ms && \
-        echo 100 > scan_period_max_ms; echo 2 > /proc/sys/kernel/numa_balancing")?;
+    lab.numa_balancing(2)?;
     // The scanner comes round by the guest's clock.
     let end = Instant::now() + LIMIT;
     while memory.nodes(map.all())?.on(0) <= PAGES / 2 && Instant::now() < end {
         memory.touch(map.all(), false, 10, LIMIT)?;
     }
-    lab.sh("echo 0 > /proc/sys/kernel/numa_balancing")?;
+    lab.numa_balancing(0)?;
     lab.figure("pages promoted", vmstat(lab, "pgpromote_success")? - promoted);
     lab.fact("half of the pages are back", memory.nodes(map.all())?.on(0) > PAGES / 2);
     verified(lab, &mut memory, &map, "after promotion")?;

@@ -152,9 +152,8 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("NUMA balancing, compaction, demotion, evacuation");
     lab.sh("umount /run/full && echo 0 > /proc/sys/vm/nr_hugepages")?;
     lab.sh(&format!("echo 1 > /sys/devices/system/node/node{node}/compact"))?;
-    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled; cd /sys/kernel/debug/sched/numa_balancing && \
-        echo 10 > scan_delay_ms && echo 10 > scan_period_min_ms && echo 100 > scan_period_max_ms; \
-        echo 1 > /proc/sys/kernel/numa_balancing")?;
+    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled")?;
+    lab.numa_balancing(1)?;
     let cold = lab.cgroup("cold")?;
     let mut memory = lab.memory_in(&cold)?;
     let map = memory.map_anywhere(8 * MIB)?;
@@ -164,7 +163,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     while memory.nodes(map.all())?.on(0) == 0 && Instant::now() < end {
         memory.touch(map.all(), false, 300, LIMIT)?;
     }
-    lab.sh("echo 0 > /proc/sys/kernel/numa_balancing")?;
+    lab.numa_balancing(0)?;
     lab.fact("NUMA balancing moved pages", vmstat(lab, "numa_pages_migrated ")? > promoted);
     for _ in 0..2 {
         lab.sh(&format!("echo {} > /sys/fs/cgroup/cold/memory.reclaim || true", 8 * MIB))?;

@@ -243,8 +243,9 @@ fn write_protection(lab: &mut Lab, node: &Node) -> Result<Value> {
 
 fn numa_balancing(lab: &mut Lab, node: &Node) -> Result<Value> {
     const PAGES: u64 = 256;
-    const BUSY: Duration = Duration::from_secs(4);
-    lab.sh("echo 1 > /proc/sys/kernel/numa_balancing")?;
+    /// Ten rounds of the scanner and more.
+    const BUSY: Duration = Duration::from_secs(1);
+    lab.numa_balancing(1)?;
     let mut memory = lab.guest.memory()?;
     let map = node.pages(&mut memory, PAGES)?;
     let remote = |lab: &Lab| -> Result<u64> {
@@ -254,15 +255,15 @@ fn numa_balancing(lab: &mut Lab, node: &Node) -> Result<Value> {
     let before = remote(lab)?;
     let (mut hinted, mut left, mut busy) = (0, PAGES, Duration::ZERO);
     let end = Instant::now() + LIMIT;
-    // The scanner goes by the time that the program is busy, and begins after a second of it. Pages that are not hinted
-    // for longer are left alone; those that are come back when they are hinted a second time.
+    // The scanner goes by the time that the program is busy. Pages that are not hinted for longer are left alone; those
+    // that are come back when they are hinted a second time.
     while left == PAGES && (hinted > 0 || busy < BUSY) && Instant::now() < end {
-        busy += memory.touch(map.all(), false, 5000, LIMIT)?;
+        busy += memory.touch(map.all(), false, 10_000, LIMIT)?;
         hinted = remote(lab)?.saturating_sub(before);
         left = node.holds(&mut memory, &map)?;
     }
     lab.figure("NUMA balancing: busy", format!("{busy:?}, {hinted} hinting faults"));
-    lab.sh("echo 0 > /proc/sys/kernel/numa_balancing")?;
+    lab.numa_balancing(0)?;
     Ok(json!({ "hinting faults": hinted >= PAGES, "promoted": left < PAGES }))
 }
 

@@ -40,6 +40,16 @@ impl Lab {
         self.sh(&format!("echo {mib}M > /sys/block/zram0/disksize"))?;
         self.swap_on("/dev/zram0")
     }
+
+    /// Sets `kernel.numa_balancing` (0: off, 1: pages follow who uses them, 2: what is used is promoted), with a scanner that
+    /// comes round every 10 to 100 ms of a busy program: by itself it begins after a second of it and takes seconds.
+    pub fn numa_balancing(&self, mode: u32) -> Result<()> {
+        self.sh(&format!(
+            "cd /sys/kernel/debug/sched/numa_balancing && echo 10 > scan_delay_ms && echo 10 > scan_period_min_ms && \
+             echo 100 > scan_period_max_ms && echo {mode} > /proc/sys/kernel/numa_balancing"
+        ))?;
+        Ok(())
+    }
 }
 
 /// Free pages of a node: `pages free` of its zones, and `count:` of each processor's lists.
