@@ -7,7 +7,15 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cram_soak",
     story: "ten minutes of filling, freeing, cooling, moving, racing under crossings; every second all books agree",
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Config("ZSWAP")],
-    devices: &[DeviceShape { capacity: "256M", physical: "16M", cache: "8M", ..DeviceShape::USUAL }],
+    // What comes in between a crossing and the driver's answer must fit: the low watermark is above what the window may hold
+    // dirty, and what a reclaim copies in the time of a flush.
+    devices: &[DeviceShape {
+        capacity: "256M",
+        physical: "48M",
+        cache: "16M",
+        more: &["--low-watermark", "40%", "--high-watermark", "50%", "--flush-interval", "50"],
+        ..DeviceShape::USUAL
+    }],
     machine: MachineShape { scratch_mib: Some(512), ..MachineShape::USUAL },
     limit: Duration::from_secs(15 * 60),
     by_name: true,
@@ -58,8 +66,11 @@ fn tell(lab: &mut Lab) -> Result<()> {
             2 => tenant.refill(Pattern::Random { seed: chance })?,
             3 => lab.reclaim(&group, BYTES)?,
             4 => lab.reclaim(&group, BYTES / 4)?,
-            // It may be that the tier takes none.
-            5 => drop(tenant.memory.move_pages(part, &[cram.node], LIMIT)?),
+            5 => {
+                // While the device asks for room the tier takes none.
+                let said = errno(tenant.memory.move_pages(part, &[cram.node], LIMIT))?;
+                ensure!(["done", "ENOMEM"].contains(&said.as_str()), "move_pages: {said}");
+            }
             6 => drop(tenant.memory.touch(part, true, 1, LIMIT)?),
             7 => {
                 tenant.memory.free(tenant.map)?;
@@ -71,7 +82,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
                 ensure!(raced.lost + raced.torn + raced.backward == 0, "stores were lost: {raced:?}");
             }
             _ => {
-                let watermarks = if chance >> 60 & 1 == 0 { ("10%", "20%") } else { ("30%", "40%") };
+                let watermarks = if chance >> 60 & 1 == 0 { ("40%", "50%") } else { ("60%", "70%") };
                 lab.device().execute("set-watermarks", json!({ "low": watermarks.0, "high": watermarks.1 }))?;
             }
         }
