@@ -16,10 +16,17 @@ use std::{
     time::Duration,
 };
 
-use cxl_cram_device::hdm::{Window, fuse::FuseWindow};
+use cxl_cram_device::hdm::{
+    Window,
+    fuse::{FuseConfig, FuseWindow},
+};
 use window_support::{Client, MIB, PAGE, Setup, again, answer, config, media, mounts_below, no_fuse, window_file};
 
 const SERVER: &str = "CXL_CRAM_TEST_SERVER";
+/// The same for a server that writes back all the time.
+const BUSY_SERVER: &str = "CXL_CRAM_TEST_BUSY_SERVER";
+/// Of a busy server that is killed, one in two or so waits for itself at that moment.
+const KILLS: u32 = 12;
 
 #[test]
 fn client_process() {
@@ -37,8 +44,24 @@ fn server_process() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
+/// Serves a window in the directory the variable names, writes back what a client dirties as soon as it can, and waits to
+/// be killed.
+#[test]
+fn busy_server_process() {
+    let Some(directory) = std::env::var_os(BUSY_SERVER) else { return };
+    let media = media(16 * MIB, 16 * MIB);
+    let config = FuseConfig { flush_interval: Duration::from_millis(1), ..config(directory.as_ref()) };
+    let _window = FuseWindow::new(config, Arc::clone(&media)).unwrap();
+    println!("\nanswer 0");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
 fn server(directory: &Path) -> Child {
-    let mut server = again("server_process", SERVER, directory).spawn().unwrap();
+    started("server_process", SERVER, directory)
+}
+
+fn started(test: &str, variable: &str, directory: &Path) -> Child {
+    let mut server = again(test, variable, directory).spawn().unwrap();
     let mut stdout = BufReader::new(server.stdout.take().unwrap());
     answer(&mut stdout);
     server
@@ -103,6 +126,24 @@ fn a_killed_server_dies_while_it_alone_holds_dirty_pages() {
     let file = window_file(directory.path());
     kill(server, file.parent().unwrap().to_path_buf());
     tidied_by_the_next_server(directory);
+}
+
+#[test]
+fn a_killed_server_dies_while_its_own_threads_wait_for_write_back() {
+    if no_fuse() {
+        return;
+    }
+    for kill_after in 1..=KILLS {
+        let directory = tempfile::tempdir().unwrap();
+        let server = started("busy_server_process", BUSY_SERVER, directory.path());
+        let file = window_file(directory.path());
+        let mut client = Client::new(&file);
+        client.begin("noise 0 4096");
+        thread::sleep(Duration::from_millis(5 * u64::from(kill_after)));
+        kill(server, file.parent().unwrap().to_path_buf());
+        drop(client);
+        tidied_by_the_next_server(directory);
+    }
 }
 
 #[test]

@@ -35,7 +35,8 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let (mut memory, map) = guest_with_data(lab)?;
     lab.fact("pages wrong in the new guest", memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong);
 
-    lab.step("the device is killed: the guest's next touch of a cold page ends QEMU, and nobody hangs");
+    lab.step("the device is killed in the middle of it: the guest's next touch of a cold page ends QEMU, and nobody hangs");
+    keep_writing(lab, &memory, &map)?;
     let pid = lab.device().pid();
     lab.devices[0].kill()?;
     let told = memory.verify(map.all(), &DATA, LIMIT).map(drop);

@@ -8,6 +8,7 @@ mod cache;
 mod chunks;
 mod evict;
 mod fs;
+mod guardian;
 mod mount;
 mod pagecache;
 
@@ -36,6 +37,7 @@ use self::{
     cache::{Cache, Leaving},
     evict::Kernel,
     fs::{Parked, WindowFs},
+    guardian::Guardian,
     mount::MountPoint,
 };
 use super::{Resident, Window, bytes::Bytes, media::Media};
@@ -159,6 +161,7 @@ struct Running {
     device: u64,
     session: BackgroundSession,
     threads: Vec<JoinHandle<()>>,
+    guardian: Option<Guardian>,
     mount: MountPoint,
 }
 
@@ -227,8 +230,15 @@ impl FuseWindow {
             );
         }
 
+        let guardian = Guardian::start(mount.path(), device)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "no guardian for the window: if this server is killed it may hang until its mount is aborted");
+            })
+            .ok();
+
         let kernel = Arc::new(Kernel { file, notifier });
-        let mut running = Running { shared: Arc::clone(&shared), kernel, device, session, threads: Vec::new(), mount };
+        let mut running =
+            Running { shared: Arc::clone(&shared), kernel, device, session, threads: Vec::new(), guardian, mount };
         let started = running.start("window-evict", evict::evict).and_then(|()| {
             let interval = config.flush_interval;
             running.start("window-flush", move |shared, kernel| evict::flush(shared, kernel, interval))
@@ -377,6 +387,7 @@ impl Running {
                 drop(self.session);
             }
         }
+        drop(self.guardian);
         drop(self.mount);
     }
 }

@@ -117,6 +117,11 @@ impl Client {
         answer(&mut self.stdout)
     }
 
+    /// Gives a command whose answer nobody waits for: it is the last one.
+    pub fn begin(&mut self, command: &str) {
+        writeln!(self.stdin, "{command}").unwrap();
+    }
+
     /// Gives a command that it does not survive; tells the signal that ended it.
     pub fn end_by(&mut self, command: &str) -> Option<i32> {
         writeln!(self.stdin, "{command}").unwrap();
