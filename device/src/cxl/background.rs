@@ -15,8 +15,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Msix, mailbox::return_code::ReturnCode, vectors};
 
-/// What an operation does. It asks [`Progress::aborted`] between steps.
-type Work = Box<dyn FnOnce(&Progress<'_>) -> ReturnCode + Send>;
+/// What an operation does, and the return code it ends with. It asks [`Progress::aborted`] between steps.
+type Work = Box<dyn FnOnce(&Progress<'_>) -> u16 + Send>;
 
 /// An operation that has been accepted but not started.
 pub(super) struct Job {
@@ -27,12 +27,17 @@ pub(super) struct Job {
 impl Job {
     /// An operation that Request Abort Background Operation may stop.
     pub(super) fn abortable(work: impl FnOnce(&Progress<'_>) -> ReturnCode + Send + 'static) -> Self {
-        Self { work: Box::new(work), abortable: true }
+        Self { work: Box::new(|progress| work(progress) as u16), abortable: true }
     }
 
     /// An operation that only a reset stops.
     pub(super) fn unstoppable(work: impl FnOnce(&Progress<'_>) -> ReturnCode + Send + 'static) -> Self {
-        Self { work: Box::new(work), abortable: false }
+        Self { work: Box::new(|progress| work(progress) as u16), abortable: false }
+    }
+
+    /// The same operation, but it does nothing and ends with this return code.
+    pub(super) fn failing(self, code: u16) -> Self {
+        Self { work: Box::new(move |_| code), ..self }
     }
 }
 
@@ -205,7 +210,7 @@ impl Shared {
                 state = self.state.lock();
                 // Also when it was aborted: drivers wait for 100 % and then look at the return code.
                 state.percent = 100;
-                state.code = code as u16;
+                state.code = code;
                 state.running = false;
                 self.changed.notify_all();
                 drop(state);

@@ -10,6 +10,7 @@ use super::{
     device_state::{ComponentStateSource, DeviceState},
     event_record::Record,
     events::Log,
+    failure::{CommandFailure, FailureError},
     layout::{Layout, copy_overlap},
     mailbox::{self, Mailbox, vendor},
     watermark::Crossing,
@@ -128,6 +129,10 @@ impl DeviceRegisters {
     /// Puts a record into a log by hand.
     pub(super) fn inject_event(&self, log: Log, record: Record) {
         self.state.log(log, record);
+    }
+
+    pub(super) fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError> {
+        self.state.failures.tell(failure)
     }
 
     fn memory_device_status(&self) -> u64 {

@@ -15,6 +15,7 @@ use super::{
     background::Background,
     event_record::{Record, Transaction},
     events::{EventLogs, Log},
+    failure::Failures,
     mailbox::{
         alert::AlertConfig,
         firmware::Firmware,
@@ -37,6 +38,7 @@ pub(super) struct DeviceState {
     pub(super) logs: EventLogs,
     pub(super) timestamp: Timestamp,
     pub(super) background: Background,
+    pub(super) failures: Failures,
     pub(super) watermarks: WatermarkInterrupts,
     pub(super) alerts: Mutex<AlertConfig>,
     pub(super) firmware: Mutex<Firmware>,
@@ -52,6 +54,7 @@ impl DeviceState {
         Self {
             media,
             background: Background::new(Arc::clone(&msix)),
+            failures: Failures::default(),
             msix,
             logs: EventLogs::default(),
             timestamp: Timestamp::default(),

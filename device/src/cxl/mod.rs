@@ -12,6 +12,7 @@ pub mod doe;
 pub mod dvsec;
 pub mod event_record;
 pub mod events;
+pub mod failure;
 pub mod hdm_decoder;
 mod layout;
 mod mailbox;
@@ -30,6 +31,7 @@ use self::{
     device_registers::DeviceRegisters,
     event_record::Record,
     events::Log,
+    failure::{CommandFailure, FailureError},
     hdm_decoder::Decoder,
     msix::MsixTable,
     ras::{Correctable, Header, Uncorrectable},
@@ -193,6 +195,11 @@ impl Type3 {
     /// A correctable protocol error stands in the RAS structure. Nobody is told.
     pub fn inject_correctable(&self, error: Correctable) {
         self.component.correctable(error);
+    }
+
+    /// Has mailbox commands fail. Returns how many were left to fail of what was told of their opcode before.
+    pub fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError> {
+        self.device.fail_command(failure)
     }
 
     /// The other side has just started to listen to a vector: what is still true is said again.

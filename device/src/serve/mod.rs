@@ -24,6 +24,7 @@ use crate::{
         Msix, Type3, Type3Config,
         event_record::Record,
         events::Log,
+        failure::{CommandFailure, FailureError},
         ras::{Correctable, Header, Uncorrectable},
     },
     hdm::{
@@ -191,6 +192,10 @@ impl Injector for Board {
 
     fn inject_event(&self, log: Log, record: Record) {
         self.function.inject_event(log, record);
+    }
+
+    fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError> {
+        self.function.fail_command(failure)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use cxl_cram_device::cxl::{
     events::Log,
+    failure::CommandFailure,
     ras::{Correctable, Uncorrectable},
 };
 use serde_json::{Value, json};
@@ -151,4 +152,34 @@ fn protocol_errors_are_named_and_have_a_header() {
     assert_eq!(*rig.injected.correctable.lock(), [Correctable::Physical]);
     refused("cxl-inject-correctable-error", json!({"type": "mem-data-parity"}));
     refused("cxl-inject-uncorrectable-errors", json!({"errors": [{"type": "internal", "header": vec![0; 17]}]}));
+}
+
+#[test]
+fn commands_that_are_to_fail_are_told_with_what_is_left_out_filled_in() {
+    let rig = Rig::start();
+    let mut peer = rig.client();
+    let told = [
+        json!({"opcode": 0x4402, "return-code": 4}),
+        json!({"opcode": 0x4402, "return-code": 17, "count": 3, "background": true}),
+    ];
+    for (before, arguments) in told.into_iter().enumerate() {
+        assert_eq!(peer.execute("fail-command", arguments), json!({"left-before": before}));
+    }
+    assert_eq!(
+        *rig.injected.failures.lock(),
+        [
+            CommandFailure { opcode: 0x4402, return_code: 4, count: 1, background: false },
+            CommandFailure { opcode: 0x4402, return_code: 17, count: 3, background: true },
+        ]
+    );
+    for arguments in [
+        json!({"opcode": 0x4402}),
+        json!({"opcode": 65536, "return-code": 4}),
+        json!({"opcode": 0x4402, "return-code": -1}),
+        json!({"opcode": 0x4402, "return-code": 4, "times": 2}),
+    ] {
+        refused("fail-command", arguments);
+    }
+    let why = refused("fail-command", json!({"opcode": 0, "return-code": 4}));
+    assert!(why.contains("Command Effects Log"), "{why}");
 }

@@ -17,6 +17,7 @@ use cxl_cram_device::{
     cxl::{
         event_record::Record,
         events::Log,
+        failure::{CommandFailure, FailureError},
         ras::{Correctable, Header, Uncorrectable},
     },
     hdm::{
@@ -40,6 +41,7 @@ pub(crate) struct Injected {
     events: Mutex<Vec<(Log, Record)>>,
     pub(crate) uncorrectable: Mutex<Vec<(Uncorrectable, Header)>>,
     pub(crate) correctable: Mutex<Vec<Correctable>>,
+    pub(crate) failures: Mutex<Vec<CommandFailure>>,
 }
 
 impl Injected {
@@ -72,6 +74,16 @@ impl Injector for Injected {
 
     fn inject_event(&self, log: Log, record: Record) {
         self.events.lock().push((log, record));
+    }
+
+    /// As many are left as were told before, but opcode 0 is unknown.
+    fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError> {
+        if failure.opcode == 0 {
+            return Err(FailureError::Unknown(0));
+        }
+        let mut failures = self.failures.lock();
+        failures.push(failure);
+        Ok(failures.len() as u64 - 1)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod driver;
 mod events;
+mod failures;
 mod firmware;
 mod health_alerts;
 mod hostile;

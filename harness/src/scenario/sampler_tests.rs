@@ -15,6 +15,7 @@ use cxl_cram_device::{
     cxl::{
         event_record::Record,
         events::Log,
+        failure::{CommandFailure, FailureError},
         ras::{Correctable, Header, Uncorrectable},
     },
     hdm::{
@@ -66,6 +67,10 @@ impl Injector for Nobody {
     fn inject_uncorrectable(&self, _error: Uncorrectable, _header: &Header) {}
 
     fn inject_correctable(&self, _error: Correctable) {}
+
+    fn fail_command(&self, _failure: CommandFailure) -> Result<u64, FailureError> {
+        Ok(0)
+    }
 }
 
 /// A medium of 1 MiB, and what is told of it.

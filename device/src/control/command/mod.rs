@@ -1,6 +1,7 @@
 //! The commands of the device: a table of small functions. Each is told in `docs/control-socket.md`.
 
 mod event;
+mod mailbox;
 mod media;
 mod poison;
 mod ras;
@@ -17,6 +18,7 @@ use crate::{
     cxl::{
         event_record::Record,
         events::Log,
+        failure::{CommandFailure, FailureError},
         ras::{Correctable, Header, Uncorrectable},
     },
     hdm::media::{Media, MediaError},
@@ -24,7 +26,7 @@ use crate::{
     vfio_user::{Interrupts, Stop},
 };
 
-/// Tells the guest what has not happened; the medium itself is left alone.
+/// Tells the guest what has not happened, or that it has not when it could; the medium itself is left alone.
 pub trait Injector: Send + Sync {
     /// Low: the vector 12 interrupt and its event record.
     fn inject_low(&self);
@@ -36,6 +38,8 @@ pub trait Injector: Send + Sync {
     fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header);
     /// A correctable one.
     fn inject_correctable(&self, error: Correctable);
+    /// Mailbox commands that fail. Returns how many were left to fail of what was told of their opcode before.
+    fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError>;
 }
 
 /// What the commands work on.
@@ -75,6 +79,7 @@ const TABLE: &[(&str, Run)] = &[
     ("cxl-inject-memory-module-event", event::memory_module),
     ("cxl-inject-uncorrectable-errors", ras::uncorrectable),
     ("cxl-inject-correctable-error", ras::correctable),
+    ("fail-command", mailbox::fail),
     ("query-poison", poison::query),
     ("inject-poison", poison::inject),
     ("cxl-inject-poison", poison::inject),

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use tracing::debug;
 
 use self::return_code::ReturnCode;
-use super::{background::Job, device_state::DeviceState, layout::copy_overlap, vectors};
+use super::{background::Job, device_state::DeviceState, failure::Point, layout::copy_overlap, vectors};
 
 /// Payload size as a power of two: 2 KiB.
 const PAYLOAD_SHIFT: u32 = 11;
@@ -67,6 +67,13 @@ pub(super) struct Command {
     /// What it does to the device, as the Command Effects Log tells it.
     pub(super) effects: u16,
     run: fn(&Arc<DeviceState>, &[u8]) -> Outcome,
+}
+
+impl Command {
+    /// Whether it can start an operation in the background.
+    pub(super) fn goes_on_in_background(&self) -> bool {
+        self.effects & effect::BACKGROUND != 0
+    }
 }
 
 /// Command effects (CXL 3.1, table 8-75).
@@ -119,6 +126,12 @@ pub(super) const COMMANDS: &[Command] = {
         Command { opcode: 0xc001, effects: IMMEDIATE_POLICY, run: vendor::set_watermarks },
     ]
 };
+
+/// The command with this opcode.
+pub(super) fn command(opcode: u16) -> Option<&'static Command> {
+    let found = COMMANDS.binary_search_by_key(&opcode, |command| command.opcode);
+    found.ok().map(|index| &COMMANDS[index])
+}
 
 /// Whether an input payload has the length its command wants.
 fn expect_length(input: &[u8], length: usize) -> Result<(), ReturnCode> {
@@ -200,30 +213,49 @@ impl Mailbox {
         };
         // Opcode 15:0, payload length 36:16.
         let (opcode, length) = (command as u16, (command >> 16) as usize & 0x1f_ffff);
-        let outcome = match payload.get(..length) {
-            Some(input) => self.execute(opcode, input),
-            None => Err(ReturnCode::InvalidPayloadLength),
+        let (code, output) = match self.state.failures.take(opcode, Point::Command) {
+            Some(code) => {
+                debug!(opcode = format_args!("{opcode:#06x}"), code, "mailbox command fails as told");
+                (code, Vec::new())
+            }
+            None => {
+                let (code, output) = self.answer(opcode, payload.get(..length));
+                debug!(opcode = format_args!("{opcode:#06x}"), length, ?code, "mailbox command");
+                (code as u16, output)
+            }
         };
-        let (code, output) = match outcome {
-            Ok(Answer::Done(output)) => (ReturnCode::Success, output),
-            Ok(Answer::Background(job)) => match self.state.background.start(opcode, job) {
-                Ok(()) => (ReturnCode::BackgroundStarted, Vec::new()),
-                Err(code) => (code, Vec::new()),
-            },
-            Err(code) => (code, Vec::new()),
-        };
-        debug!(opcode = format_args!("{opcode:#06x}"), length, ?code, "mailbox command");
         let mut registers = self.registers.lock();
         let length = output.len().min(PAYLOAD_SIZE);
         registers.payload[..length].copy_from_slice(&output[..length]);
         registers.command = (u64::from(opcode) | (length as u64) << 16).to_le_bytes();
-        registers.status = u64::from(code as u16) << 32;
+        registers.status = u64::from(code) << 32;
+    }
+
+    /// Executes a command with what the payload registers hold of its input: how it ended, and the output payload.
+    fn answer(&self, opcode: u16, input: Option<&[u8]>) -> (ReturnCode, Vec<u8>) {
+        let outcome = match input {
+            Some(input) => self.execute(opcode, input),
+            None => Err(ReturnCode::InvalidPayloadLength),
+        };
+        match outcome {
+            Ok(Answer::Done(output)) => (ReturnCode::Success, output),
+            Ok(Answer::Background(job)) => {
+                let job = match self.state.failures.take(opcode, Point::Background) {
+                    Some(code) => job.failing(code),
+                    None => job,
+                };
+                match self.state.background.start(opcode, job) {
+                    Ok(()) => (ReturnCode::BackgroundStarted, Vec::new()),
+                    Err(code) => (code, Vec::new()),
+                }
+            }
+            Err(code) => (code, Vec::new()),
+        }
     }
 
     fn execute(&self, opcode: u16, input: &[u8]) -> Outcome {
-        let found = COMMANDS.binary_search_by_key(&opcode, |command| command.opcode);
-        let command = found.map(|index| &COMMANDS[index]).map_err(|_| ReturnCode::Unsupported)?;
-        if command.effects & effect::BACKGROUND != 0 && self.state.background.running() {
+        let command = command(opcode).ok_or(ReturnCode::Unsupported)?;
+        if command.goes_on_in_background() && self.state.background.running() {
             return Err(ReturnCode::Busy);
         }
         (command.run)(&self.state, input)
