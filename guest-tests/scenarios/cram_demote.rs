@@ -1,5 +1,6 @@
 //! Cold memory of a cgroup goes to the compressed tier: the kernel's counts, the device's and the program's agree.
 
+use cxl_cram_guest::agent::ON_DEMAND_DIR;
 use cxl_cram_harness::scenario::prelude::*;
 
 /// The scenario.
@@ -21,6 +22,14 @@ const SLACK: u64 = 512;
 const NODES: &str = "/sys/devices/system/node";
 
 fn tell(lab: &mut Lab) -> Result<()> {
+    lab.step("the device's capability names the module that is for it, as udev would look for it");
+    let found = lab.sh(&format!(
+        "m=$(sed -n s/^MODALIAS=//p /sys/bus/auxiliary/devices/cxl_core.vcap-*/uevent); echo $m; \
+         for k in {ON_DEMAND_DIR}/*.ko; do tr '\\0' '\\n' < $k | sed -n s/^alias=//p | \
+         while read a; do case $m in $a) basename $k;; esac; done; done"
+    ))?;
+    lab.fact("alias, and modules that have it", found.lines().collect::<Vec<_>>());
+
     lab.step("the driver makes a tier of the device");
     let cram = lab.cram()?;
     lab.fact("nodes with private memory", lab.guest.read_text(&format!("{NODES}/has_memory_private"))?);

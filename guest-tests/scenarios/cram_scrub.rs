@@ -17,6 +17,8 @@ pub const SCENARIO: Scenario = Scenario {
 
 const BYTES: u64 = 16 << 20;
 const PAGES: u64 = BYTES / 4096;
+/// Almost all of the tier.
+const BULK: u64 = 252 << 20;
 /// Pages that are held: fewer than a batch.
 const HELD: u64 = 400;
 const LIMIT: Duration = Duration::from_secs(30);
@@ -96,6 +98,30 @@ fn tell(lab: &mut Lab) -> Result<()> {
     cram.set(lab, Tunable::ScrubInterval, 10)?;
     drop(other);
     cram.settled(lab)?;
+
+    lab.step("a node that has none but pages that are held: who wants one has them scrubbed");
+    let (bulk, rest) = (memory.map_huge(BULK, LIMIT)?, memory.map_anywhere(BYTES)?);
+    for map in [&bulk, &rest] {
+        memory.fill(map.all(), &Pattern::Same { word: 7 }, LIMIT)?;
+        // The rest is more than there is room for.
+        let _ = memory.move_pages(map.all(), &[cram.node], LIMIT);
+    }
+    let full = cram.counts(lab)?;
+    lab.fact("pages of the node that are not used", full.managed_pages - full.used_pages);
+    cram.set(lab, Tunable::ScrubInterval, 60_000)?;
+    memory.advise(rest.pages(0, HELD), Advice::DontNeed, LIMIT)?;
+    lab.fact("held", cram.wait(lab, "the pages to be held", |now| now.held >= HELD)?.held);
+    let map = memory.map_anywhere(HELD * 4096)?;
+    memory.fill(map.all(), &SECRET, LIMIT)?;
+    let begin = Instant::now();
+    let mut there = 0;
+    while there < HELD && begin.elapsed() < LIMIT {
+        let _ = memory.move_pages(map.all(), &[cram.node], LIMIT);
+        there = memory.nodes(map.all())?.on(cram.node);
+    }
+    lab.figure("they were had after", format!("{:.1?}", begin.elapsed()));
+    lab.fact("of those, had by who wants them", there);
+    lab.fact("pages wrong", memory.verify(map.all(), &SECRET, LIMIT)?.pages_wrong);
     Ok(())
 }
 

@@ -182,20 +182,26 @@ impl Lab {
 
     /// The same with parameters of the module.
     pub fn cram_with(&mut self, parameters: &str) -> Result<Cram> {
-        let mut adapters = ADAPTERS.iter();
-        let adapter = loop {
-            match adapters.next() {
-                Some(adapter) if self.holds(&adapter.probe())? => break *adapter,
-                Some(_) => {}
-                None => bail!("this kernel has no CRAM: say Need::Cram in the scenario's needs"),
-            }
-        };
-        let memdev = self.memdev(0)?;
+        let adapter = self.cram_adapter()?;
         self.load_module(adapter.module(), parameters)?;
-        let cram = self.cram_up(adapter, memdev)?;
+        let cram = self.cram_of(0)?;
         let (guest, path) = (self.guest.clone(), adapter.counts_file(cram.node));
         self.follow(move || Ok(figures(&adapter.counts(&read(&guest, &path)?)?)));
         Ok(cram)
+    }
+
+    /// The tier that the loaded driver makes of a device's memory, as soon as it is there.
+    pub fn cram_of(&self, device: usize) -> Result<Cram> {
+        self.cram_up(self.cram_adapter()?, self.memdev(device)?)
+    }
+
+    fn cram_adapter(&self) -> Result<&'static dyn Adapter> {
+        for adapter in ADAPTERS {
+            if self.holds(&adapter.probe())? {
+                return Ok(*adapter);
+            }
+        }
+        bail!("this kernel has no CRAM: say Need::Cram in the scenario's needs")
     }
 
     /// Waits until the driver has made the tier.

@@ -1,0 +1,95 @@
+//! The tier is to go, and there is no room elsewhere for what is on it.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "cram_no_room",
+    story: "driver unbound, function removed, module unloaded while DRAM is full: the tier stays, whole, until there is room",
+    needs: &[Need::Cram, Need::Config("MEMORY_HOTREMOVE")],
+    devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "32M", ..DeviceShape::USUAL }],
+    machine: MachineShape { memory_mib: 384, ..MachineShape::USUAL },
+    limit: Duration::from_secs(120),
+    tell,
+    ..Scenario::USUAL
+};
+
+const MIB: u64 = 1 << 20;
+/// Left free in DRAM: for less than is on the tier.
+const LEFT: u64 = 48 * MIB;
+const LIMIT: Duration = Duration::from_secs(60);
+const DATA: Pattern = Pattern::Compressible { seed: 98, ratio: 3.0 };
+const BULK: Pattern = Pattern::Same { word: 0x5a5a };
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    let mut cram = lab.cram()?;
+    let function = lab.function(0)?;
+    let driver = lab.sh("ls -d /sys/bus/auxiliary/drivers/cxl_cram.*")?.trim().to_owned();
+    let mut memory = lab.guest.memory()?;
+    let (data, bulk) = (memory.map_anywhere(8 * MIB)?, memory.map_huge(96 * MIB, LIMIT)?);
+    memory.fill(data.all(), &DATA, LIMIT)?;
+    memory.fill(bulk.all(), &BULK, LIMIT)?;
+    let check = |memory: &mut Memory| -> Result<u64> {
+        let mut verdict = memory.verify(data.all(), &DATA, LIMIT)?;
+        verdict.add(memory.verify(bulk.all(), &BULK, LIMIT)?);
+        Ok(verdict.pages_wrong + verdict.pages_poisoned)
+    };
+
+    let device = format!("{driver}/cxl_core.vcap-*");
+    for (what, away, back) in [
+        ("unbound", format!("basename {device} > {driver}/unbind"), "cd /sys/bus/auxiliary/devices && echo cxl_core.vcap-* > "),
+        ("removed", format!("echo 1 > /sys/bus/pci/devices/{function}/remove"), "echo 1 > /sys/bus/pci/rescan"),
+        ("unloaded", "rmmod cxl_cram".to_owned(), ""),
+    ] {
+        lab.step(&format!("{what}: the tier holds more than DRAM can take"));
+        for map in [&bulk, &data] {
+            memory.move_pages(map.all(), &[cram.node], LIMIT)?;
+        }
+        let there = memory.nodes(data.all())?.on(cram.node) + memory.nodes(bulk.all())?.on(cram.node);
+        let mut hog = lab.guest.memory()?;
+        let hogged = hog.map_anywhere((lab.free_bytes(0)? - LEFT) / MIB * MIB)?;
+        hog.fill(hogged.all(), &BULK, LIMIT)?;
+
+        lab.step(&format!("{what}: the driver is to go"));
+        // Unloading waits until there is room, and so must not be waited for.
+        let begin = Instant::now();
+        lab.sh(&format!("dmesg -c > /dev/null; ({away}; echo $? > /{what}) > /dev/null 2>&1 &"))?;
+        let said = "dmesg | grep -o 'memory.*in use.*'";
+        lab.wait("the kernel to say that the memory is in use", |lab| lab.holds(said))?;
+        if what != "unloaded" {
+            lab.guest.wait_path(&format!("/{what}"), LIMIT)?;
+        }
+        lab.figure(&format!("{what}: said after"), format!("{:.1?}", begin.elapsed()));
+        let said = lab.sh(said)?;
+        let kept = memory.nodes(data.all())?.on(cram.node) + memory.nodes(bulk.all())?.on(cram.node);
+        let wrong = check(&mut memory)?;
+        // Programs go on: what they write there is promoted while there is room for it.
+        memory.fill(data.pages(0, MIB / 4096), &DATA, LIMIT)?;
+        let promoted = memory.nodes(data.pages(0, MIB / 4096))?.on(0);
+        let alive = hog.verify(hogged.all(), &BULK, LIMIT)?.pages_wrong == 0;
+
+        lab.step(&format!("{what}: there is room"));
+        drop(hog);
+        let private = "/sys/devices/system/node/has_memory_private";
+        lab.wait("the tier to go", |lab| Ok(lab.guest.read_text(private)?.trim().is_empty()))?;
+        lab.guest.wait_path(&format!("/{what}"), LIMIT)?;
+        lab.fact(what, json!({
+            "pages on the tier": there,
+            "the kernel says": said.lines().collect::<Vec<_>>(),
+            "of these, pages on the tier then": kept,
+            "pages wrong then": wrong,
+            "of 256 pages written there, promoted": promoted,
+            "nobody was killed": alive,
+            "pages wrong when it is gone": check(&mut memory)?,
+            "exit code": lab.guest.read_text(&format!("/{what}"))?.trim(),
+            "regions": lab.cxl("list -R")?.as_array().map(Vec::len),
+        }));
+        if !back.is_empty() {
+            let back = if what == "unbound" { format!("{back}{driver}/bind") } else { back.to_owned() };
+            lab.sh(&back)?;
+            lab.wait("the memory device", |lab| Ok(lab.memdev(0).is_ok()))?;
+            cram = lab.cram_of(0)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Two devices, two tiers: what one asks for is no matter of the other's.
+
+use cxl_cram_harness::scenario::prelude::*;
+
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
+    name: "cram_two",
+    story: "two devices are two tiers: when one asks for room, cold memory goes to the other, and what is on that stays",
+    needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/kernel/mm/numa/demotion_enabled")],
+    // The larger window is the lower one.
+    devices: &[
+        DeviceShape { capacity: "512M", physical: "128M", cache: "16M", ..DeviceShape::USUAL },
+        DeviceShape { capacity: "256M", physical: "128M", cache: "16M", ..DeviceShape::USUAL },
+    ],
+    tell,
+    ..Scenario::USUAL
+};
+
+const BYTES: u64 = 16 << 20;
+const PAGES: u64 = BYTES / 4096;
+const LIMIT: Duration = Duration::from_secs(30);
+const DATA: Pattern = Pattern::Compressible { seed: 85, ratio: 3.0 };
+
+fn tell(lab: &mut Lab) -> Result<()> {
+    lab.step("a tier of each device");
+    // A host bridge is given regions in the order of their addresses: the lower window first, whichever device Linux
+    // found first.
+    lab.sh("echo 0 > /sys/bus/auxiliary/drivers_autoprobe")?;
+    lab.load_module("cxl_cram", "")?;
+    let mut tiers = Vec::new();
+    for device in [0, 1] {
+        let memdev = lab.memdev(device)?;
+        let name = lab.sh(&format!("basename /sys/bus/cxl/devices/{memdev}/cxl_core.vcap-*"))?;
+        lab.sh(&format!("cd /sys/bus/auxiliary/drivers/cxl_cram.* && echo {} > bind", name.trim()))?;
+        tiers.push(lab.cram_of(device)?);
+    }
+    lab.sh("echo 1 > /sys/kernel/mm/numa/demotion_enabled")?;
+    lab.fact("nodes", tiers.iter().map(|tier| tier.node).collect::<Vec<_>>());
+    let mut pages = Vec::new();
+    for tier in &tiers {
+        pages.push(tier.counts(lab)?.managed_pages);
+    }
+    lab.fact("pages of each", pages);
+
+    for (asks, other) in [(0, 1), (1, 0)] {
+        lab.step(&format!("the device of tier {asks} asks for room while memory becomes cold"));
+        let group = lab.cgroup(&format!("cold{asks}"))?;
+        let mut memory = lab.memory_in(&group)?;
+        let map = memory.map_anywhere(BYTES)?;
+        memory.fill(map.all(), &DATA, LIMIT)?;
+        let (used, counts) = (used(lab)?, tiers[asks].counts(lab)?);
+        lab.devices[asks].execute("inject-low-watermark", json!({}))?;
+        tiers[asks].wait(lab, "it to be heard", |now| now.pressure == 1000)?;
+        for _ in 0..4 {
+            lab.reclaim(&group, BYTES)?;
+        }
+        let now = tiers[asks].counts(lab)?;
+        let there = memory.nodes(map.all())?.on(tiers[other].node);
+        let taken = self::used(lab)?;
+        lab.figure(&format!("tier {asks} asks: pages on the other"), there);
+        lab.fact(&format!("tier {asks} asks"), json!({
+            "its pressure, and the other's": [now.pressure, tiers[other].counts(lab)?.pressure],
+            "pages that come to it": now.demoted - counts.demoted,
+            "nine pages in ten go to the other": there > PAGES * 9 / 10,
+            "media it takes more": taken[asks] - used[asks],
+            "the other's media hold them": taken[other] - used[other] > there * 4096 / 4,
+            "pages wrong": memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong,
+        }));
+        lab.devices[asks].execute("inject-high-watermark", json!({}))?;
+        tiers[asks].wait(lab, "it to have room", |now| now.pressure < 1000)?;
+    }
+    Ok(())
+}
+
+/// Media that each device uses.
+fn used(lab: &Lab) -> Result<Vec<u64>> {
+    lab.devices.iter().map(|device| Ok(device.status()?.used)).collect()
+}
