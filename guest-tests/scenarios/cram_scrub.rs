@@ -19,6 +19,8 @@ const BYTES: u64 = 16 << 20;
 const PAGES: u64 = BYTES / 4096;
 /// Almost all of the tier.
 const BULK: u64 = 252 << 20;
+/// Pages that are wanted of a full node: fewer than fit beside the bulk, above the allocator's reserve.
+const FEW: u64 = 128;
 /// Pages that are held: fewer than a batch.
 const HELD: u64 = 400;
 const LIMIT: Duration = Duration::from_secs(30);
@@ -107,21 +109,22 @@ fn tell(lab: &mut Lab) -> Result<()> {
         let _ = memory.move_pages(map.all(), &[cram.node], LIMIT);
     }
     let full = cram.counts(lab)?;
-    lab.fact("pages of the node that are not used", full.managed_pages - full.used_pages);
+    lab.figure("pages of the node that nobody can have", full.managed_pages - full.used_pages);
+    lab.fact("the node is full", memory.nodes(rest.all())?.on(cram.node) < PAGES);
     cram.set(lab, Tunable::ScrubInterval, 60_000)?;
-    memory.advise(rest.pages(0, HELD), Advice::DontNeed, LIMIT)?;
-    lab.fact("held", cram.wait(lab, "the pages to be held", |now| now.held >= HELD)?.held);
-    let map = memory.map_anywhere(HELD * 4096)?;
+    memory.advise(rest.pages(0, FEW), Advice::DontNeed, LIMIT)?;
+    lab.fact("held on a full node", cram.wait(lab, "the pages to be held", |now| now.held >= FEW)?.held);
+    let map = memory.map_anywhere(FEW * 4096)?;
     memory.fill(map.all(), &SECRET, LIMIT)?;
     let begin = Instant::now();
     let mut there = 0;
-    while there < HELD && begin.elapsed() < LIMIT {
+    while there < FEW && begin.elapsed() < LIMIT {
         let _ = memory.move_pages(map.all(), &[cram.node], LIMIT);
         there = memory.nodes(map.all())?.on(cram.node);
     }
     lab.figure("they were had after", format!("{:.1?}", begin.elapsed()));
-    lab.fact("of those, had by who wants them", there);
-    lab.fact("pages wrong", memory.verify(map.all(), &SECRET, LIMIT)?.pages_wrong);
+    lab.fact("had by who wants them", there);
+    lab.fact("pages of those wrong", memory.verify(map.all(), &SECRET, LIMIT)?.pages_wrong);
     Ok(())
 }
 

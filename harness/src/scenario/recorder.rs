@@ -27,7 +27,8 @@ pub(super) struct Recorder {
     marks: Vec<Mark>,
     series: Arc<Mutex<AllSeries>>,
     samplers: Vec<Sampler>,
-    followers: Vec<Follower>,
+    /// By what they follow.
+    followers: BTreeMap<String, Follower>,
 }
 
 impl Default for Recorder {
@@ -39,7 +40,7 @@ impl Default for Recorder {
             marks: Vec::new(),
             series: Arc::default(),
             samplers: Vec::new(),
-            followers: Vec::new(),
+            followers: BTreeMap::new(),
         }
     }
 }
@@ -50,9 +51,11 @@ impl Recorder {
         self.samplers.push(Sampler::start(control, self.begun));
     }
 
-    /// Has a thread read figures now and again, by the names of their series, until the story has ended.
-    pub(super) fn follow(&mut self, read: impl FnMut() -> Result<Vec<(String, f64)>> + Send + 'static) {
-        self.followers.push(Follower::start(self.begun, Arc::clone(&self.series), read));
+    /// Has a thread read figures now and again, by the names of their series, until the story has ended. What is followed already
+    /// is not followed twice.
+    pub(super) fn follow(&mut self, what: &str, read: impl FnMut() -> Result<Vec<(String, f64)>> + Send + 'static) {
+        let start = || Follower::start(self.begun, Arc::clone(&self.series), read);
+        self.followers.entry(what.to_owned()).or_insert_with(start);
     }
 
     /// An act begins now.
@@ -157,7 +160,7 @@ mod tests {
         let mut recorder = Recorder::default();
         let (called, calls) = std::sync::mpsc::channel();
         let mut times = 0;
-        recorder.follow(move || {
+        recorder.follow("pressure", move || {
             times += 1;
             let _ = called.send(());
             if times == 2 { anyhow::bail!("gone") } else { Ok(vec![("a".to_owned(), f64::from(times))]) }

@@ -4,16 +4,16 @@
 //! nowhere else; stories ask [`Lab::cram`] for the tier and get a [`Cram`]. To add a tree: a file in `cram/` with a type that
 //! implements [`Adapter`], and its line in `ADAPTERS`.
 
+mod chart;
 mod ours;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use cxl_cram_guest::protocol::{Call, Reply};
 use serde::Deserialize;
 
 use super::{LIMIT, Lab};
-use crate::guest::client::{Guest, GuestError};
+use crate::guest::client::GuestError;
 
 /// The kernel trees that are known.
 const ADAPTERS: &[&dyn Adapter] = &[&ours::Ours];
@@ -150,6 +150,9 @@ pub(in crate::scenario) trait Adapter: Sync {
 
     /// A trace event, as `system:event`.
     fn event(&self, event: CramEvent) -> &'static str;
+
+    /// What a line of [`CramEvent::Pressure`] says of a node: the pressure before and after. None if it is another's.
+    fn pressure_change(&self, line: &str, node: u32) -> Option<[u64; 2]>;
 }
 
 /// A shell line that fails in a guest whose kernel has no CRAM that an adapter knows.
@@ -184,15 +187,16 @@ impl Lab {
     pub fn cram_with(&mut self, parameters: &str) -> Result<Cram> {
         let adapter = self.cram_adapter()?;
         self.load_module(adapter.module(), parameters)?;
-        let cram = self.cram_of(0)?;
-        let (guest, path) = (self.guest.clone(), adapter.counts_file(cram.node));
-        self.follow(move || Ok(figures(&adapter.counts(&read(&guest, &path)?)?)));
-        Ok(cram)
+        self.cram_of(0)
     }
 
-    /// The tier that the loaded driver makes of a device's memory, as soon as it is there.
-    pub fn cram_of(&self, device: usize) -> Result<Cram> {
-        self.cram_up(self.cram_adapter()?, self.memdev(device)?)
+    /// The tier that the loaded driver makes of a device's memory, as soon as it is there. Its figures are followed for the
+    /// chart.
+    pub fn cram_of(&mut self, device: usize) -> Result<Cram> {
+        let cram = self.cram_up(self.cram_adapter()?, self.memdev(device)?)?;
+        let what = cram.file();
+        self.follow(&what, chart::figures(self.guest.clone(), &cram, device));
+        Ok(cram)
     }
 
     fn cram_adapter(&self) -> Result<&'static dyn Adapter> {
@@ -280,28 +284,6 @@ impl Cram {
     pub fn file(&self) -> String {
         self.adapter.counts_file(self.node)
     }
-}
-
-/// Reads a file for the chart.
-fn read(guest: &Guest, path: &str) -> Result<String> {
-    let call = Call::ReadFile { path: path.to_owned(), limit: None };
-    match guest.call(path, call, SAMPLE_LIMIT)? {
-        Reply::File { data, .. } => Ok(data.text().into_owned()),
-        other => bail!("it answered {other:?}"),
-    }
-}
-
-/// What the chart shows of a tier.
-fn figures(counts: &CramCounts) -> Vec<(String, f64)> {
-    let pages = |count: u64| count as f64 / 1000.0;
-    vec![
-        ("pressure".to_owned(), counts.pressure as f64),
-        ("1000 pages: on the tier".to_owned(), pages(counts.used_pages)),
-        ("1000 pages: demoted".to_owned(), pages(counts.demoted + counts.moved_in)),
-        ("1000 pages: promoted".to_owned(), pages(counts.promoted + counts.copied)),
-        ("1000 pages: refused".to_owned(), pages(counts.refused)),
-        ("1000 pages: to swap".to_owned(), pages(counts.evicted)),
-    ]
 }
 
 #[cfg(test)]

@@ -190,9 +190,13 @@ impl Lab {
     }
 
     /// Has figures read now and again until the story ends, by the names of their series. `PANEL: LINE` is a line of a panel
-    /// that it shares with others.
-    pub(in crate::scenario) fn follow(&mut self, read: impl FnMut() -> Result<Vec<(String, f64)>> + Send + 'static) {
-        self.recorder.follow(read);
+    /// that it shares with others. What is followed already is not followed twice.
+    pub(in crate::scenario) fn follow(
+        &mut self,
+        what: &str,
+        read: impl FnMut() -> Result<Vec<(String, f64)>> + Send + 'static,
+    ) {
+        self.recorder.follow(what, read);
     }
 
     /// Waits until something holds on the host; `what` is for the error.

@@ -5,6 +5,7 @@ use anyhow::Result;
 use cxl_cram_guest::agent::ON_DEMAND_DIR;
 
 use super::{Adapter, CramCounts, CramEvent, DriverCounts, Tunable, numbers};
+use crate::scenario::events;
 
 const MODULE: &str = "cxl_cram";
 
@@ -56,5 +57,24 @@ impl Adapter for Ours {
             CramEvent::Pressure => "cram:cram_pressure",
             CramEvent::Poison => "cram:cram_poison",
         }
+    }
+
+    fn pressure_change(&self, line: &str, node: u32) -> Option<[u64; 2]> {
+        let fields = events::fields(line.split_once(" cram_pressure: ")?.1);
+        let number = |key: &str| fields.get(key)?.as_str()?.parse::<u64>().ok();
+        (number("nid")? == u64::from(node)).then_some([number("old")?, number("new")?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_pressure_is_told_of_its_node() {
+        let line = "  irq/33-cxl_cram-98 [001] d..1. 7.512345: cram_pressure: nid=1 old=0 new=1000";
+        assert_eq!(Ours.pressure_change(line, 1), Some([0, 1000]));
+        assert_eq!(Ours.pressure_change(line, 2), None);
+        assert_eq!(Ours.pressure_change("kswapd1-41 [000] 7.6: cram_refuse: nid=1 pressure=1000 nr=1", 1), None);
     }
 }
