@@ -98,7 +98,8 @@ fn tell(lab: &mut Lab) -> Result<()> {
                 "still reads as poison": verdict.pages_poisoned == 1,
             }),
         );
-        drop(memory);
+        // Unmapped, not only left to a program that is killed: a node without hot-unplug is not removed before its pages are gone.
+        memory.free(map)?;
         private.remove(lab, node, &range)?;
         private.unregister(lab, node)?;
     }

@@ -49,6 +49,7 @@ fn a_machine_that_dies_before_its_agent_speaks_shows_its_console() {
         append: String::new(),
         expected: Vec::new(),
         terminal: None,
+        patience: 1,
     };
     let script = "echo 'Kernel panic - not syncing: no root'; exit 0";
     let error = Machine::boot(&machine(script), &boot, artifacts.path()).err().unwrap().to_string();

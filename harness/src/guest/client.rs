@@ -70,12 +70,18 @@ pub enum GuestError {
 pub struct Guest {
     channel: Arc<Channel>,
     health: Health,
+    patience: u32,
 }
 
 impl Guest {
-    /// The guest behind a channel.
-    pub fn new(channel: Channel, health: Health) -> Self {
-        Self { channel: Arc::new(channel), health }
+    /// The guest behind a channel. Its kernel is that many times slower than what limits are made for: each is multiplied.
+    pub fn new(channel: Channel, health: Health, patience: u32) -> Self {
+        Self { channel: Arc::new(channel), health, patience }
+    }
+
+    /// How long to wait in this guest for what has this limit.
+    pub fn patient(&self, limit: Duration) -> Duration {
+        limit.saturating_mul(self.patience)
     }
 
     /// Waits for the agent's hello.
@@ -83,7 +89,7 @@ impl Guest {
     /// # Errors
     /// It does not come, or says something that does not fit.
     pub fn wait_hello(&self, limit: Duration) -> Result<Hello, GuestError> {
-        let hello = self.channel.hello(limit).map_err(|error| self.error("the boot", error))?;
+        let hello = self.channel.hello(self.patient(limit)).map_err(|error| self.error("the boot", error))?;
         let unfit = |what: String| GuestError::Agent { what, report: Box::new(self.health.report()) };
         if hello.version != VERSION {
             return Err(unfit(format!("it speaks version {}, this harness {VERSION}", hello.version)));
@@ -108,8 +114,9 @@ impl Guest {
     /// It could not be started, or the guest did not answer.
     pub fn run_program(&self, program: Program, stdin: Bytes, limit: Duration) -> Result<Ran, GuestError> {
         let what = program.argv.join(" ");
+        let limit = self.patient(limit);
         let run = Run { program, stdin, timeout_ms: millis(limit) };
-        match self.call(&what, Call::Run(run), limit.saturating_add(GRACE))? {
+        match self.ask(&what, Call::Run(run), limit.saturating_add(GRACE))? {
             Reply::Ran(ran) => Ok(ran),
             other => Err(self.unfit(&what, &other)),
         }
@@ -217,8 +224,9 @@ impl Guest {
     /// It does not within the limit.
     pub fn wait_for(&self, condition: Condition, limit: Duration) -> Result<Duration, GuestError> {
         let what = "wait in the guest".to_owned();
+        let limit = self.patient(limit);
         let call = Call::WaitFor { condition, timeout_ms: millis(limit) };
-        match self.call(&what, call, limit.saturating_add(GRACE))? {
+        match self.ask(&what, call, limit.saturating_add(GRACE))? {
             Reply::Waited { elapsed_ms } => Ok(Duration::from_millis(elapsed_ms)),
             other => Err(self.unfit(&what, &other)),
         }
@@ -290,6 +298,11 @@ impl Guest {
     /// # Errors
     /// The guest could not do it, or did not answer.
     pub fn call(&self, what: &str, call: Call, limit: Duration) -> Result<Reply, GuestError> {
+        self.ask(what, call, self.patient(limit))
+    }
+
+    /// Makes a call with a limit that has patience in it.
+    fn ask(&self, what: &str, call: Call, limit: Duration) -> Result<Reply, GuestError> {
         self.channel.call(call, limit).map_err(|error| self.error(what, error))
     }
 

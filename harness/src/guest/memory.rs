@@ -409,9 +409,9 @@ impl Memory {
         let mut line = serde_json::to_string(&Order { id, task }).map_err(|error| fail(error.to_string()))?;
         line.push('\n');
         self.program.send(line.as_str())?;
-        let end = Instant::now() + limit;
+        let end = self.program.end_of(limit);
         loop {
-            match self.program.next(end.saturating_duration_since(Instant::now()))? {
+            match self.program.next_within(end.saturating_duration_since(Instant::now()))? {
                 Next::Line(Stream::Stdout, line) => {
                     let answer: Answer = serde_json::from_str(&line).map_err(|error| fail(error.to_string()))?;
                     // An answer to an order that was given up is not ours.

@@ -80,6 +80,16 @@ impl Spawned {
     /// # Errors
     /// Nothing within the limit, or the machine died.
     pub fn next(&mut self, limit: Duration) -> Result<Next, GuestError> {
+        self.next_within(self.guest.patient(limit))
+    }
+
+    /// When a wait that begins now is over.
+    pub(super) fn end_of(&self, limit: Duration) -> Instant {
+        Instant::now() + self.guest.patient(limit)
+    }
+
+    /// With a limit that has patience in it.
+    pub(super) fn next_within(&mut self, limit: Duration) -> Result<Next, GuestError> {
         if let Some(exit) = self.exit {
             return Ok(Next::Exited(exit));
         }
@@ -98,9 +108,9 @@ impl Spawned {
     /// # Errors
     /// It does not end within the limit, or the machine died.
     pub fn wait(&mut self, limit: Duration) -> Result<Exit, GuestError> {
-        let end = Instant::now() + limit;
+        let end = self.end_of(limit);
         loop {
-            if let Next::Exited(exit) = self.next(end.saturating_duration_since(Instant::now()))? {
+            if let Next::Exited(exit) = self.next_within(end.saturating_duration_since(Instant::now()))? {
                 return Ok(exit);
             }
         }

@@ -32,6 +32,11 @@ impl Trace {
     /// # Errors
     /// None within the limit, or the machine died.
     pub fn next(&mut self, limit: Duration) -> Result<&str, GuestError> {
+        self.next_within(self.guest.patient(limit))
+    }
+
+    /// With a limit that has patience in it.
+    fn next_within(&mut self, limit: Duration) -> Result<&str, GuestError> {
         let what = format!("a line of trace {}", self.instance);
         let arrived = self.guest.channel().wait(&self.events, limit).map_err(|error| self.guest.error(&what, error))?;
         match arrived {
@@ -48,9 +53,9 @@ impl Trace {
     /// # Errors
     /// None within the limit, or the machine died.
     pub fn wait_for(&mut self, fits: impl Fn(&str) -> bool, limit: Duration) -> Result<String, GuestError> {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + self.guest.patient(limit);
         loop {
-            let line = self.next(end.saturating_duration_since(Instant::now()))?;
+            let line = self.next_within(end.saturating_duration_since(Instant::now()))?;
             if fits(line) {
                 return Ok(line.to_owned());
             }

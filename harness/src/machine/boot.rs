@@ -60,6 +60,8 @@ pub struct Boot {
     pub expected: Vec<String>,
     /// Whom the console is shown to, and who types on it.
     pub terminal: Option<Terminal>,
+    /// How many times slower the guest's kernel is than what limits are made for.
+    pub patience: u32,
 }
 
 /// A running machine. It is killed when this is dropped.
@@ -95,7 +97,7 @@ impl Machine {
         let process = Process::start(command, &files, directory.path(), watcher, boot.terminal.as_ref(), &health)?;
         let port = qmp::connect(&sockets.agent, &health, LISTEN_LIMIT)?;
         let channel = Channel::new(port, health.doomed()).map_err(BootError::Channel)?;
-        let guest = Guest::new(channel, health.clone());
+        let guest = Guest::new(channel, health.clone(), boot.patience);
         Ok(Self { guest, process, sockets, health, files, _directory: directory })
     }
 

@@ -61,6 +61,8 @@ pub struct Launch {
     pub artifacts: PathBuf,
     /// How long the guest may take to come up.
     pub ready_limit: Duration,
+    /// How many times slower the guest's kernel is than what limits are made for.
+    pub patience: u32,
 }
 
 /// A machine whose guest answers.
@@ -111,6 +113,7 @@ pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, Launc
         append: launch.append.clone(),
         expected: launch.expected.clone(),
         terminal: launch.terminal.clone(),
+        patience: launch.patience,
     };
     let machine = Machine::boot(config, &boot, &launch.artifacts)?;
     let (guest, hello) = machine.wait_ready(launch.ready_limit)?;

@@ -171,7 +171,7 @@ impl<'a> Maker<'a> {
             host_tools::ensure(&self.cache, self.options.offline, step)?;
             kernel::make(&self.cache, &source, &fragment, product, step)
         })?;
-        kernel::in_product(&product, &source)
+        kernel::in_product(&product, &source, self.options.kernel_debug)
     }
 
     /// The source that the kernel is built from.

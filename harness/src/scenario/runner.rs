@@ -138,14 +138,13 @@ fn told_in_time(scenario: &Scenario, lab: &mut Lab) -> Result<Told> {
     if !lacking.is_empty() {
         return Ok(Told::Lacking(lacking));
     }
-    let watchdog = Watchdog::set(lab.watched(), scenario.limit);
+    let limit = lab.guest.patient(scenario.limit);
+    let watchdog = Watchdog::set(lab.watched(), limit);
     // A story is anybody's code: its panic is its failure, and the lab is taken down all the same.
     let told = catch_unwind(AssertUnwindSafe(|| (scenario.tell)(lab)))
         .unwrap_or_else(|panic| Err(anyhow!("the story panicked: {}", said(&*panic))));
     let told = match watchdog.called_off() {
-        Some(where_it_hung) => {
-            Err(anyhow!("took longer than {:?}, the scenario's limit\n{where_it_hung}", scenario.limit))
-        }
+        Some(where_it_hung) => Err(anyhow!("took longer than {limit:?}, the scenario's limit\n{where_it_hung}")),
         None => told,
     };
     told.map(|()| Told::ToTheEnd).with_context(|| format!("step \"{}\"", lab.current_step()))

@@ -91,6 +91,7 @@ impl Stage {
             terminal: None,
             artifacts: artifacts.to_owned(),
             ready_limit: super::lab::BOOT_LIMIT,
+            patience: provisioned.kernel.patience(),
         };
         Ok(Self { devices, machine, launch, run })
     }

@@ -50,6 +50,15 @@ pub struct Kernel {
     pub vmlinux: Option<PathBuf>,
     /// The source tree, if known.
     pub source: Option<PathBuf>,
+    /// Whether it was built with the kernel's own checks.
+    pub debug: bool,
+}
+
+impl Kernel {
+    /// How many times slower it is than what limits are made for.
+    pub fn patience(&self) -> u32 {
+        if self.debug { 3 } else { 1 }
+    }
 }
 
 /// A source in the cache.
@@ -76,7 +85,7 @@ pub(super) fn key(source: &Source, fragment: &Fragment) -> Result<Key, Provision
 }
 
 /// The kernel in a finished product.
-pub(super) fn in_product(product: &Path, source: &Source) -> Result<Kernel, ProvisionError> {
+pub(super) fn in_product(product: &Path, source: &Source, debug: bool) -> Result<Kernel, ProvisionError> {
     let recorded = product.join("version");
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
     let (modules, on_demand) = modules::part(build::MODULES.iter().map(|module| kept(product, module)).collect());
@@ -88,6 +97,7 @@ pub(super) fn in_product(product: &Path, source: &Source) -> Result<Kernel, Prov
         config: Some(product.join("config")),
         vmlinux: Some(product.join("vmlinux")),
         source: Some(source.tree.clone()),
+        debug,
     })
 }
 
@@ -192,6 +202,7 @@ pub(super) fn of_tree(
         config: Some(build.join(".config")),
         vmlinux: Some(build.join("vmlinux")),
         source: Some(tree),
+        debug: options.kernel_debug,
     })
 }
 
@@ -209,7 +220,16 @@ pub(super) fn of_image(cache: &Cache, options: &Options, image: &Path) -> Result
     }
     modules.extend(options.kernel_modules.iter().cloned());
     let (modules, on_demand) = modules::part(modules);
-    Ok(Kernel { image: image.into(), modules, on_demand, version, config: None, vmlinux: None, source: None })
+    Ok(Kernel {
+        image: image.into(),
+        modules,
+        on_demand,
+        version,
+        config: None,
+        vmlinux: None,
+        source: None,
+        debug: false,
+    })
 }
 
 #[cfg(test)]

@@ -206,7 +206,8 @@ impl Lab {
 
     /// Waits until there is something to return; `what` is for the error.
     pub(super) fn wait_for<T>(&self, what: &str, look: impl Fn(&Self) -> Result<Option<T>>) -> Result<T> {
-        let end = Instant::now() + LIMIT;
+        let limit = self.guest.patient(LIMIT);
+        let end = Instant::now() + limit;
         loop {
             if let Some(found) = look(self)? {
                 return Ok(found);
@@ -214,7 +215,7 @@ impl Lab {
             if interrupted() {
                 bail!("interrupted");
             }
-            ensure!(Instant::now() < end, "waited {LIMIT:?} for {what}");
+            ensure!(Instant::now() < end, "waited {limit:?} for {what}");
             thread::sleep(Duration::from_millis(5));
         }
     }
