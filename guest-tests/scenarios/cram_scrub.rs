@@ -10,7 +10,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cram_scrub",
     story: "what a program frees on the tier is held, zeroed by the device in batches, and only then free; the media come back",
     needs: &[Need::Cram, Need::Config("TRANSPARENT_HUGEPAGE")],
-    devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "8M", ..DeviceShape::USUAL }],
+    devices: &[DeviceShape { capacity: "256M", physical: "128M", cache: "64M", ..DeviceShape::USUAL }],
     tell,
     ..Scenario::USUAL
 };
@@ -18,8 +18,8 @@ pub const SCENARIO: Scenario = Scenario {
 const BYTES: u64 = 16 << 20;
 const PAGES: u64 = BYTES / 4096;
 /// Almost all of the tier.
-const BULK: u64 = 252 << 20;
-/// Pages that are wanted of a full node: fewer than fit beside the bulk, above the allocator's reserve.
+const BULK: u64 = 248 << 20;
+/// Pages that are wanted of a full node: fewer than are held, because the allocator's reserve is filled up first.
 const FEW: u64 = 128;
 /// Pages that are held: fewer than a batch.
 const HELD: u64 = 400;
@@ -112,8 +112,8 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.figure("pages of the node that nobody can have", full.managed_pages - full.used_pages);
     lab.fact("the node is full", memory.nodes(rest.all())?.on(cram.node) < PAGES);
     cram.set(lab, Tunable::ScrubInterval, 60_000)?;
-    memory.advise(rest.pages(0, FEW), Advice::DontNeed, LIMIT)?;
-    lab.fact("held on a full node", cram.wait(lab, "the pages to be held", |now| now.held >= FEW)?.held);
+    memory.advise(rest.pages(0, HELD), Advice::DontNeed, LIMIT)?;
+    lab.fact("held on a full node", cram.wait(lab, "the pages to be held", |now| now.held >= HELD)?.held);
     let map = memory.map_anywhere(FEW * 4096)?;
     memory.fill(map.all(), &SECRET, LIMIT)?;
     let begin = Instant::now();
