@@ -16,7 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
 
 const MIB: u64 = 1 << 20;
 /// Left free in DRAM: for less than is on the tier.
-const LEFT: u64 = 48 * MIB;
+const LEFT: u64 = 24 * MIB;
 const LIMIT: Duration = Duration::from_secs(60);
 const DATA: Pattern = Pattern::Compressible { seed: 98, ratio: 3.0 };
 const BULK: Pattern = Pattern::Same { word: 0x5a5a };
@@ -26,7 +26,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let function = lab.function(0)?;
     let driver = lab.sh("ls -d /sys/bus/auxiliary/drivers/cxl_cram.*")?.trim().to_owned();
     let mut memory = lab.guest.memory()?;
-    let (data, bulk) = (memory.map_anywhere(8 * MIB)?, memory.map_huge(96 * MIB, LIMIT)?);
+    let (data, bulk) = (memory.map_anywhere(8 * MIB)?, memory.map_huge(40 * MIB, LIMIT)?);
     memory.fill(data.all(), &DATA, LIMIT)?;
     memory.fill(bulk.all(), &BULK, LIMIT)?;
     let check = |memory: &mut Memory| -> Result<u64> {

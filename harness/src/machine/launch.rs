@@ -1,8 +1,11 @@
 //! From a configuration to a guest that answers: learn, build the initramfs, boot, wait.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -13,6 +16,7 @@ use super::boot::{Boot, BootError, Machine};
 use super::config::MachineConfig;
 use super::learn::{LearnError, Learnt, learn};
 use super::terminal::Terminal;
+use super::topology::{self, Sockets};
 use crate::guest::client::{Guest, GuestError};
 use crate::guest::initramfs::{Initramfs, InitramfsError};
 
@@ -82,7 +86,7 @@ pub struct Launched {
 /// How long each step took.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// The firmware-only boot.
+    /// The firmware-only boot, where this machine was not known yet.
     pub learn: Duration,
     /// Building and writing the initramfs.
     pub initramfs: Duration,
@@ -98,7 +102,7 @@ pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, Launc
     let begin = Instant::now();
     let firmware = launch.artifacts.join("firmware");
     fs::create_dir_all(&firmware).map_err(|source| LaunchError::Artifacts { path: firmware.clone(), source })?;
-    let learnt = learn_in_temporary(config, &firmware)?;
+    let learnt = learnt(config, &firmware)?;
     let learned = Instant::now();
 
     let mut initramfs = launch.initramfs.clone();
@@ -121,6 +125,32 @@ pub fn launch(config: &MachineConfig, launch: &Launch) -> Result<Launched, Launc
     Ok(Launched { machine, guest, hello, learnt, times })
 }
 
+/// What the firmware makes of a machine. The same machine comes out the same every time: this process asks once for each.
+fn learnt(config: &MachineConfig, logs: &Path) -> Result<Learnt, LaunchError> {
+    static KNOWN: Mutex<BTreeMap<Vec<OsString>, Learnt>> = Mutex::new(BTreeMap::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let shape = shape(config);
+    if let Some(learnt) = known().get(&shape) {
+        return Ok(learnt.clone());
+    }
+    let learnt = learn_in_temporary(config, logs)?;
+    known().insert(shape, learnt.clone());
+    Ok(learnt)
+}
+
+/// All that the firmware sees of a machine: how QEMU is called but for the names of files, and the capacities of the devices.
+fn shape(config: &MachineConfig) -> Vec<OsString> {
+    let mut nameless = config.clone();
+    nameless.devices.iter_mut().for_each(|device| device.socket = PathBuf::new());
+    nameless.drives.iter_mut().for_each(|drive| drive.image = PathBuf::new());
+    let qemu = (config.qemu)();
+    let mut shape = vec![qemu.get_program().to_owned()];
+    shape.extend(qemu.get_args().map(OsString::from));
+    shape.extend(topology::arguments(&nameless, &Sockets::in_directory(Path::new("")), None));
+    shape.extend(config.devices.iter().map(|device| device.capacity.to_string().into()));
+    shape
+}
+
 /// The sockets of the firmware-only boot need a short path: an artifact directory may be deeper than a socket's name
 /// can be long. Its logs go to the artifacts.
 fn learn_in_temporary(config: &MachineConfig, logs: &Path) -> Result<Learnt, LaunchError> {
@@ -129,4 +159,24 @@ fn learn_in_temporary(config: &MachineConfig, logs: &Path) -> Result<Learnt, Lau
         .tempdir()
         .map_err(|source| LaunchError::Artifacts { path: std::env::temp_dir(), source })?;
     Ok(learn(config, directory.path(), logs, LEARN_LIMIT)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{process::Command, sync::Arc};
+
+    use super::{super::config::Device, *};
+
+    #[test]
+    fn a_machine_is_known_by_what_its_firmware_sees_not_by_its_files() {
+        let machine = |socket: &str, capacity| {
+            let mut config = MachineConfig::new(Arc::new(|| Command::new("qemu-system-x86_64")));
+            config.devices = vec![Device { socket: socket.into(), capacity }];
+            config
+        };
+        let one = shape(&machine("/a", 1 << 28));
+        assert_eq!(one, shape(&machine("/b", 1 << 28)));
+        assert_ne!(one, shape(&machine("/a", 1 << 29)));
+        assert_ne!(one, shape(&MachineConfig { memory: 2 << 30, ..machine("/a", 1 << 28) }));
+    }
 }
