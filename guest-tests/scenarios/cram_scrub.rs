@@ -46,7 +46,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let full = lab.device().status()?;
     lab.fact("the media hold them", full.used - begin.used >= 2 * BYTES);
     let looked_at: Vec<u64> = frames.iter().copied().step_by(frames.len() / LOOKED_AT).collect();
-    lab.fact("seen from outside of the guest before", blank(lab, &looked_at)?);
+    lab.fact("seen from outside of the guest before", lab.blank_pages(&looked_at)?);
 
     lab.step("half of the small ones are given back, then the program ends");
     memory.advise(small.pages(0, PAGES / 2), Advice::DontNeed, LIMIT)?;
@@ -70,7 +70,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let end = lab.device().status()?;
     lab.fact("media as before", end.used as i64 - begin.used as i64);
     lab.fact("stored bytes as before", end.logical as i64 - begin.logical as i64);
-    lab.fact("seen from outside of the guest after", blank(lab, &looked_at)?);
+    lab.fact("seen from outside of the guest after", lab.blank_pages(&looked_at)?);
 
     lab.step("a lone page does not wait for others for ever");
     let mut memory = lab.guest.memory()?;
@@ -126,13 +126,4 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("had by who wants them", there);
     lab.fact("pages of those wrong", memory.verify(map.all(), &SECRET, LIMIT)?.pages_wrong);
     Ok(())
-}
-
-/// How many of these pages the machine sees as all zeros.
-fn blank(lab: &Lab, frames: &[u64]) -> Result<String> {
-    let mut blank = 0;
-    for &frame in frames {
-        blank += usize::from(lab.physical_page(frame)?.iter().all(|&word| word == 0));
-    }
-    Ok(format!("{blank} of {} pages are blank", frames.len()))
 }

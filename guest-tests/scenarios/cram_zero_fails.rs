@@ -45,7 +45,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
         let mut frames: Vec<u64> = memory.physical(&small, 0, PAGES)?.into_iter().flatten().collect();
         frames.extend(memory.physical(&huge, 0, PAGES)?.into_iter().flatten());
         let looked_at: Vec<u64> = frames.iter().copied().step_by(frames.len() / LOOKED_AT).collect();
-        let seen = blank(lab, &looked_at)?;
+        let seen = lab.blank_pages(&looked_at)?;
         let (counts, driver) = (cram.settled(lab)?, cram.driver(lab)?);
 
         lab.step(&format!("Zero {what}: they are freed"));
@@ -76,20 +76,11 @@ fn tell(lab: &mut Lab) -> Result<()> {
                     by_cpu if by_cpu == 2 * PAGES => "all",
                     _ => "some",
                 },
-                "seen from outside of the guest after": blank(lab, &looked_at)?,
+                "seen from outside of the guest after": lab.blank_pages(&looked_at)?,
                 "media taken": lab.device().status()?.used - empty.used,
                 "hardly a page is used": now.used_pages < 512,
             }),
         );
     }
     Ok(())
-}
-
-/// How many of these pages the machine sees as all zeros.
-fn blank(lab: &Lab, frames: &[u64]) -> Result<String> {
-    let mut blank = 0;
-    for &frame in frames {
-        blank += usize::from(lab.physical_page(frame)?.iter().all(|&word| word == 0));
-    }
-    Ok(format!("{blank} of {} pages are blank", frames.len()))
 }

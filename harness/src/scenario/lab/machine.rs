@@ -71,6 +71,15 @@ impl Lab {
         Ok(words)
     }
 
+    /// How many of these pages of the guest's physical memory the machine sees as all zeros, in words.
+    pub fn blank_pages(&self, addresses: &[u64]) -> Result<String> {
+        let mut blank = 0;
+        for &address in addresses {
+            blank += usize::from(self.physical_page(address)?.iter().all(|&word| word == 0));
+        }
+        Ok(format!("{blank} of {} pages are blank", addresses.len()))
+    }
+
     /// Interrupts that the guest has counted on these MSI-X vectors of the first device.
     pub fn interrupts(&self, vectors: &[u16]) -> Result<Vec<u64>> {
         self.interrupts_on(0, vectors)
