@@ -48,7 +48,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let (used, free, demoted) = (lab.device().status()?.used, lab.free_bytes(0)?, lab.vmstat("pgdemote_")?);
     // What is asked for beyond what can be demoted is said with EAGAIN.
     for _ in 0..4 {
-        lab.sh(&format!("echo {BYTES} > /sys/fs/cgroup/cold/memory.reclaim || true"))?;
+        lab.reclaim(&group, BYTES)?;
     }
     let moved = memory.nodes(map.all())?.on(cram.node);
     let counts = cram.settled(lab)?;

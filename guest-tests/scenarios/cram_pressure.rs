@@ -47,7 +47,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let (before, heard) = (lab.device().status()?, cram.driver(lab)?);
     let over = AtomicBool::new(false);
     let told: Result<(u64, u64)> = std::thread::scope(|scope| {
-        let load = scope.spawn(|| load(lab, &mut memory, &map, &over));
+        let load = scope.spawn(|| load(lab, &group, &mut memory, &map, &over));
         let crossed = crossings(lab, &cram);
         over.store(true, Ordering::Release);
         let load = load.join().map_err(|_| anyhow!("a thread panicked"))?;
@@ -131,12 +131,12 @@ fn told_and_heard(lab: &Lab, cram: &Cram) -> String {
 }
 
 /// Writes, cools and reads the same pages, now compressible and now not: how often, and how many were wrong.
-fn load(lab: &Lab, memory: &mut Memory, map: &Mapping, over: &AtomicBool) -> Result<(u64, u64)> {
+fn load(lab: &Lab, group: &Cgroup, memory: &mut Memory, map: &Mapping, over: &AtomicBool) -> Result<(u64, u64)> {
     let (mut passes, mut wrong) = (0, 0);
     while !over.load(Ordering::Acquire) {
         let content = if passes % 2 == 0 { &NOISE } else { &SOFT };
         memory.fill(map.all(), content, LIMIT)?;
-        lab.sh(&format!("echo {} > /sys/fs/cgroup/load/memory.reclaim || true", BYTES / 2))?;
+        lab.reclaim(group, BYTES / 2)?;
         let verdict = memory.verify(map.all(), content, LIMIT)?;
         wrong += verdict.pages_wrong + verdict.pages_poisoned;
         passes += 1;

@@ -30,7 +30,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let (used, demoted) = (lab.device().status()?.used, vmstat(lab, "pgdemote_")?);
     // What is asked for beyond what can be demoted is said with EAGAIN.
     for _ in 0..4 {
-        lab.sh(&format!("echo {BYTES} > /sys/fs/cgroup/cold/memory.reclaim || true"))?;
+        lab.reclaim(&group, BYTES)?;
     }
     let moved = memory.nodes(map.all())?.on(1);
     lab.figure("pages demoted by memory.reclaim", moved);

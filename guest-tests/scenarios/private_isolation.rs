@@ -176,7 +176,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.numa_balancing(0)?;
     lab.fact("NUMA balancing moved pages", vmstat(lab, "numa_pages_migrated ")? > promoted);
     for _ in 0..2 {
-        lab.sh(&format!("echo {} > /sys/fs/cgroup/cold/memory.reclaim || true", 8 * MIB))?;
+        lab.reclaim(&cold, 8 * MIB)?;
     }
     lab.fact("pages were demoted", vmstat(lab, "pgdemote_")? > 0);
     memory.move_pages(map.all(), &[ordinary], LIMIT)?;
