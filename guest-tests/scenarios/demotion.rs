@@ -27,7 +27,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("pages by node", memory.nodes(map.all())?.nodes);
 
     lab.step("memory.reclaim: there is no swap, so reclaim is demotion");
-    let (used, demoted) = (lab.device().status()?.used, vmstat(lab, "pgdemote_")?);
+    let (used, demoted) = (lab.device().status()?.used, lab.vmstat("pgdemote_")?);
     // What is asked for beyond what can be demoted is said with EAGAIN.
     for _ in 0..4 {
         lab.reclaim(&group, BYTES)?;
@@ -35,7 +35,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let moved = memory.nodes(map.all())?.on(1);
     lab.figure("pages demoted by memory.reclaim", moved);
     lab.fact("memory.reclaim demotes nine pages in ten", moved > PAGES * 9 / 10);
-    lab.fact("vmstat counts each of them", vmstat(lab, "pgdemote_")? - demoted >= moved);
+    lab.fact("vmstat counts each of them", lab.vmstat("pgdemote_")? - demoted >= moved);
     let taken = lab.device().status()?.used - used;
     lab.figure("media taken", format_bytes(taken));
     lab.fact("the device holds them, compressed", (moved * 4096 / 4..moved * 4096 / 2).contains(&taken));
@@ -43,7 +43,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     verified(lab, &mut memory, &map, "after demotion")?;
 
     lab.step("NUMA balancing promotes what is used");
-    let promoted = vmstat(lab, "pgpromote_success")?;
+    let promoted = lab.vmstat("pgpromote_success")?;
     lab.numa_balancing(2)?;
     // The scanner comes round by the guest's clock.
     let end = Instant::now() + LIMIT;
@@ -51,7 +51,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
         memory.touch(map.all(), false, 10, LIMIT)?;
     }
     lab.numa_balancing(0)?;
-    lab.figure("pages promoted", vmstat(lab, "pgpromote_success")? - promoted);
+    lab.figure("pages promoted", lab.vmstat("pgpromote_success")? - promoted);
     lab.fact("half of the pages are back", memory.nodes(map.all())?.on(0) > PAGES / 2);
     verified(lab, &mut memory, &map, "after promotion")?;
 
@@ -71,11 +71,4 @@ fn verified(lab: &mut Lab, memory: &mut Memory, map: &Mapping, when: &str) -> Re
     let verdict = memory.verify(map.all(), &DATA, LIMIT)?;
     lab.fact(&format!("pages wrong or poisoned {when}"), verdict.pages_wrong + verdict.pages_poisoned);
     Ok(())
-}
-
-/// The sum of the counters of /proc/vmstat whose names begin like this.
-fn vmstat(lab: &Lab, begin: &str) -> Result<u64> {
-    let text = lab.guest.read_text("/proc/vmstat")?;
-    let counters = text.lines().filter(|line| line.starts_with(begin)).filter_map(|line| line.split_once(' '));
-    counters.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
 }

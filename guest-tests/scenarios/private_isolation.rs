@@ -116,11 +116,11 @@ fn tell(lab: &mut Lab) -> Result<()> {
     empty(lab, "moved, in cpusets, in pools")?;
 
     lab.step("the page cache takes all of DRAM");
-    let scanned = vmstat(lab, "pgscan_")?;
+    let scanned = lab.vmstat("pgscan_")?;
     lab.refused(&format!("mkdir -p /run/full && mount -t tmpfs -o mpol=bind:{node} none /run/full"))?;
     lab.sh("mkdir -p /run/full && mount -t tmpfs -o mpol=interleave,size=48M none /run/full")?;
     lab.sh("dd if=/dev/zero of=/run/full/file bs=1M count=48 2>/dev/null; dd if=/dev/vda of=/dev/null bs=1M count=160 2>/dev/null")?;
-    lab.fact("cache.reclaim was needed", vmstat(lab, "pgscan_")? > scanned);
+    lab.fact("cache.reclaim was needed", lab.vmstat("pgscan_")? > scanned);
     empty(lab, "cache")?;
 
     lab.step("the kernel's own: inodes, dentries, per-cpu counters of cgroups, stacks, pipes");
@@ -146,7 +146,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
 
     lab.step("anonymous memory until the OOM killer comes, under each policy");
     for policy in std::iter::once(Policy::Default).chain(POLICIES).filter(|&policy| policy != Policy::Preferred) {
-        let kills = vmstat(lab, "oom_kill")?;
+        let kills = lab.vmstat("oom_kill")?;
         let mut hog = lab.guest.memory()?;
         lab.guest.write_file(&format!("/proc/{}/oom_score_adj", hog.program().pid()), "1000")?;
         if policy != Policy::Default {
@@ -154,7 +154,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
         }
         let map = hog.map_anywhere(TOO_MUCH)?;
         let survived = hog.touch(map.all(), true, 1, LIMIT).is_ok();
-        let kills = vmstat(lab, "oom_kill")? - kills;
+        let kills = lab.vmstat("oom_kill")? - kills;
         lab.fact(&format!("until killed.{policy:?}"), json!({ "survived": survived, "kills": kills }));
     }
     empty(lab, "exhausted")?;
@@ -169,16 +169,16 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let map = memory.map_anywhere(8 * MIB)?;
     memory.fill(map.all(), &Pattern::Zero, LIMIT)?;
     memory.move_pages(map.all(), &[ordinary], LIMIT)?;
-    let (promoted, end) = (vmstat(lab, "numa_pages_migrated ")?, Instant::now() + LIMIT);
+    let (promoted, end) = (lab.vmstat("numa_pages_migrated")?, Instant::now() + LIMIT);
     while memory.nodes(map.all())?.on(0) == 0 && Instant::now() < end {
         memory.touch(map.all(), false, 300, LIMIT)?;
     }
     lab.numa_balancing(0)?;
-    lab.fact("NUMA balancing moved pages", vmstat(lab, "numa_pages_migrated ")? > promoted);
+    lab.fact("NUMA balancing moved pages", lab.vmstat("numa_pages_migrated")? > promoted);
     for _ in 0..2 {
         lab.reclaim(&cold, 8 * MIB)?;
     }
-    lab.fact("pages were demoted", vmstat(lab, "pgdemote_")? > 0);
+    lab.fact("pages were demoted", lab.vmstat("pgdemote_")? > 0);
     memory.move_pages(map.all(), &[ordinary], LIMIT)?;
     lab.offline_node(ordinary)?;
     lab.fact("pages by node, off the node that went offline", memory.nodes(map.all())?.nodes);
@@ -202,18 +202,11 @@ fn tell(lab: &mut Lab) -> Result<()> {
     private.free(lab, node)?;
     lab.fact("owner.told of folios freed", private.told(lab, node, Notice::Freed)?);
     // More than there is. It fails, and kills nobody.
-    let kills = vmstat(lab, "oom_kill")?;
+    let kills = lab.vmstat("oom_kill")?;
     lab.fact("owner.more than the node has", errno(private.allocate(lab, node, 0, TOO_MUCH / 4096, true))?);
-    lab.fact("owner.kills", vmstat(lab, "oom_kill")? - kills);
+    lab.fact("owner.kills", lab.vmstat("oom_kill")? - kills);
     private.free(lab, node)?;
     Ok(())
-}
-
-/// The sum of the counters of /proc/vmstat whose names begin like this.
-fn vmstat(lab: &Lab, begin: &str) -> Result<u64> {
-    let text = lab.guest.read_text("/proc/vmstat")?;
-    let counters = text.lines().filter(|line| line.starts_with(begin)).filter_map(|line| line.split_once(' '));
-    counters.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
 }
 
 /// Pages that vmalloc has mapped. /proc/vmallocinfo says their nodes too, but only of nodes with memory for the kernel.

@@ -173,9 +173,9 @@ fn mempolicy(lab: &mut Lab, node: &Node) -> Result<Value> {
 fn reclaim(lab: &mut Lab, node: &Node) -> Result<Value> {
     let mut memory = lab.guest.memory()?;
     let map = node.pages(&mut memory, 8)?;
-    let locked = vmstat(lab, "unevictable_pgs_mlocked")?;
+    let locked = lab.vmstat("unevictable_pgs_mlocked")?;
     memory.ask(map.all(), Request::Lock, LIMIT)?;
-    let locked = vmstat(lab, "unevictable_pgs_mlocked")? - locked;
+    let locked = lab.vmstat("unevictable_pgs_mlocked")? - locked;
     memory.touch(map.all(), false, 1, LIMIT)?;
     memory.advise(map.all(), Advice::Cold, LIMIT)?;
     let referenced = referenced(lab, &memory, &map)?;
@@ -249,8 +249,8 @@ fn numa_balancing(lab: &mut Lab, node: &Node) -> Result<Value> {
     let mut memory = lab.guest.memory()?;
     let map = node.pages(&mut memory, PAGES)?;
     let remote = |lab: &Lab| -> Result<u64> {
-        let local = vmstat(lab, "numa_hint_faults_local")?;
-        Ok(vmstat(lab, "numa_hint_faults")?.saturating_sub(local))
+        let local = lab.vmstat("numa_hint_faults_local")?;
+        Ok(lab.vmstat("numa_hint_faults")?.saturating_sub(local))
     };
     let before = remote(lab)?;
     let (mut hinted, mut left, mut busy) = (0, PAGES, Duration::ZERO);
@@ -377,13 +377,6 @@ fn merged(lab: &mut Lab, node: &Node) -> Result<Value> {
         "KSM: of 4 pages alike on the node and 4 off it": { "shared": shared, "sharing": sharing, "left": left },
         "MADV_COLLAPSE": collapsed, "of 512 pages, on the node": node.holds(&mut memory, &small)?,
     }))
-}
-
-/// A counter of /proc/vmstat.
-fn vmstat(lab: &Lab, counter: &str) -> Result<u64> {
-    let text = lab.guest.read_text("/proc/vmstat")?;
-    let value = text.lines().find_map(|line| line.strip_prefix(counter)?.strip_prefix(' '));
-    Ok(value.with_context(|| format!("/proc/vmstat has no {counter}"))?.parse()?)
 }
 
 /// How many pages of a mapping the page tables say were referenced.
