@@ -157,7 +157,7 @@ fn what_is_stored_again_and_fits_is_not_poisoned_any_more_and_the_count_of_overf
 }
 
 #[test]
-fn only_lines_that_differ_from_the_pattern_are_healed_by_a_write_back() {
+fn only_lines_of_which_nothing_is_the_pattern_are_healed_by_a_write_back() {
     let media = medium(MIB);
     media.store(3, &[9; 4096]);
     for line in [1, 2, 40] {
@@ -165,11 +165,57 @@ fn only_lines_that_differ_from_the_pattern_are_healed_by_a_write_back() {
     }
     let mut page = load(&media, 3);
     assert_eq!(page[64..192], pattern()[64..192]);
-    page[2 * 64] = 0;
+    page[2 * 64..3 * 64].fill(0);
     media.store(3, &page);
     let injected = |dpa| PoisonRecord { dpa, length: LINE_SIZE, source: PoisonSource::Injected };
     assert_eq!(media.poison_list(0..CAPACITY), [injected(3 * PAGE + 64), injected(3 * PAGE + 40 * 64)]);
     assert_eq!(load(&media, 3), page);
+}
+
+#[test]
+fn a_poisoned_line_that_is_written_bit_by_bit_keeps_what_is_written_and_is_poison_until_all_of_it_is() {
+    let media = medium(MIB);
+    media.store(3, &[9; 4096]);
+    media.inject_poison(3 * PAGE + 64).unwrap();
+    let record = PoisonRecord { dpa: 3 * PAGE + 64, length: LINE_SIZE, source: PoisonSource::Injected };
+    for at in (64..128).step_by(16) {
+        assert_eq!(media.poison_list(0..CAPACITY), [record]);
+        let mut page = load(&media, 3);
+        page[at..at + 16].fill(at as u8);
+        media.store(3, &page);
+        assert_eq!(load(&media, 3), page);
+    }
+    assert_eq!(media.poison_list(0..CAPACITY), []);
+
+    media.inject_poison(3 * PAGE + 64).unwrap();
+    let mut page = load(&media, 3);
+    page[64] = 1;
+    media.store(3, &page);
+    media.inject_poison(3 * PAGE + 64).unwrap();
+    assert_eq!(load(&media, 3)[64..128], pattern()[64..128], "poisoned again, it is lost again");
+}
+
+#[test]
+fn a_line_whose_first_half_was_lost_between_the_halves_stays_poisoned() {
+    let media = medium(MIB);
+    let mut block = 100;
+    while media.occupancy_now().overflows == 0 {
+        media.store(block, &noise(block));
+        block += 1;
+    }
+    // The guest is in the middle of line 32 when the page is written back, does not fit, and is dropped.
+    let mut page = noise(7);
+    page[32 * 64 + 32..].copy_from_slice(&pattern()[32 * 64 + 32..]);
+    media.store(7, &page);
+    assert_eq!(media.occupancy_now().overflows, 2);
+    // It goes on with what it loads then.
+    let mut page = load(&media, 7);
+    page[32 * 64 + 32..].copy_from_slice(&noise(7)[32 * 64 + 32..]);
+    media.zero(100 * PAGE..110 * PAGE).unwrap();
+    media.store(7, &page);
+    let record = PoisonRecord { dpa: 7 * PAGE, length: 33 * LINE_SIZE, source: PoisonSource::Internal };
+    assert_eq!(media.poison_list(7 * PAGE..8 * PAGE), [record]);
+    assert_eq!(load(&media, 7), page);
 }
 
 #[test]

@@ -182,13 +182,16 @@ fn poison_injected_into_a_dirty_resident_page_is_seen_and_only_its_line_is_lost(
     setup.media.inject_poison(PAGE + 64).unwrap();
     assert_eq!(client.load(PAGE + 64), POISON_PATTERN);
     assert_eq!(client.load(PAGE + 128), noise_word(PAGE + 128));
-    // A store beside it does not heal it, a store to it does.
+    // A store beside it does not heal it, nor one to a part of it; stores to all of it do.
     client.store(PAGE + 128, 1);
     setup.window.flush();
     let record = PoisonRecord { dpa: PAGE + 64, length: 64, source: PoisonSource::Injected };
     assert_eq!(setup.media.poison_list(0..16 * MIB), [record]);
-    client.store(PAGE + 64, 2);
-    setup.window.flush();
+    for word in 0..8 {
+        assert_eq!(setup.media.poison_list(0..16 * MIB), [record], "word {word}");
+        client.store(PAGE + 64 + word * 8, 2);
+        setup.window.flush();
+    }
     assert_eq!(setup.media.poison_list(0..16 * MIB), []);
 
     setup.media.inject_poison(0).unwrap();

@@ -85,11 +85,11 @@ fn mix(mut z: u64) -> u64 {
 pub struct Verdict {
     /// Pages looked at.
     pub pages: u64,
-    /// Pages that differ, and whose differing lines are all poison.
+    /// Pages that differ, and only where they are poison.
     pub pages_poisoned: u64,
     /// Pages that differ otherwise.
     pub pages_wrong: u64,
-    /// 64-byte lines that differ and are poison.
+    /// 64-byte lines that differ, and only where they are poison: all of the line, or what of it was not written since.
     pub lines_poisoned: u64,
     /// 64-byte lines that differ otherwise.
     pub lines_wrong: u64,
@@ -128,7 +128,7 @@ impl Verdict {
             if expected == found {
                 continue;
             }
-            let poison = words(found).all(|word| word == POISON);
+            let poison = is_poison(expected, found);
             *(if poison { &mut poisoned } else { &mut wrong }) += 1;
             let word = words(expected).zip(words(found)).position(|(expected, found)| expected != found);
             if let (None, Some(word)) = (&first, word) {
@@ -147,6 +147,13 @@ impl Verdict {
             self.first.extend(first);
         }
     }
+}
+
+/// Whether two lines differ only where the second has the pattern, four bytes of it at least.
+fn is_poison(expected: &[u8], found: &[u8]) -> bool {
+    let pattern = POISON.to_le_bytes();
+    let halves = expected.chunks_exact(4).zip(found.chunks_exact(4)).zip(pattern.chunks_exact(4).cycle());
+    halves.into_iter().all(|((expected, found), pattern)| expected == found || found == pattern)
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
@@ -219,12 +226,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_poison_only_in_part_is_wrong() {
+    fn a_line_that_was_written_in_part_is_poison_if_the_rest_is() {
         let expected = [0; PAGE];
         let mut found = expected;
-        found[..8].copy_from_slice(&POISON.to_le_bytes());
+        found[4..16].copy_from_slice(&[POISON.to_le_bytes(), POISON.to_le_bytes()].concat()[4..]);
         let mut verdict = Verdict::default();
         verdict.compare(0, &expected, &found);
-        assert_eq!((verdict.pages_wrong, verdict.lines_poisoned), (1, 0));
+        assert_eq!((verdict.pages_wrong, verdict.lines_poisoned), (0, 1));
+        found[20] = 1;
+        verdict.compare(0, &expected, &found);
+        assert_eq!((verdict.pages_wrong, verdict.lines_poisoned), (1, 1));
     }
 }

@@ -227,13 +227,20 @@ impl Media {
                 self.change_poison(|poison| poison.lose(block));
             }
         }
-        let poisoned = self.poison_mask(block);
-        poison::overlay(out, poisoned);
+        if self.poisoned.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let (poisoned, hidden) = {
+            let poison = self.poison.lock();
+            (poison.mask(block), poison.hidden(block))
+        };
+        poison::overlay(out, hidden);
         poisoned
     }
 
-    /// Data path: a block written back. A line that was poisoned and differs from the pattern was overwritten: its
-    /// poison is cleared. A block that does not fit is poisoned whole, and [`MediaEvent::Overflow`] is sent.
+    /// Data path: a block written back. A line that was poisoned loses its poison once all of it was overwritten, which is seen
+    /// by that nothing of the pattern is left. A block that does not fit is poisoned whole, and [`MediaEvent::Overflow`] is
+    /// sent.
     pub fn store(&self, block: u64, data: &Block) {
         if block >= self.store.blocks() {
             return;
@@ -244,7 +251,7 @@ impl Media {
             let at = block * BLOCK_SIZE as u64;
             let stale = overlap(&held, &(at..at + BLOCK_SIZE as u64));
             if stale.is_empty() {
-                self.store_locked(block, data, pattern_or_none(self.poison_mask(block), data))
+                self.store_locked(block, data, pattern_or_none(self.poison_mask(block), data), u64::MAX)
             } else if stale.end - stale.start == BLOCK_SIZE as u64 {
                 return;
             } else {
@@ -255,7 +262,7 @@ impl Media {
                     merged[bytes.clone()].copy_from_slice(&kept[bytes]);
                 }
                 let keep = line_mask(stale.start - at..stale.end - at);
-                self.store_locked(block, &merged, keep | pattern_or_none(self.poison_mask(block), data))
+                self.store_locked(block, &merged, keep | pattern_or_none(self.poison_mask(block), data), !keep)
             }
         };
         if result.is_err() {
@@ -337,7 +344,7 @@ impl Media {
             self.store.read(block, &mut contents)?;
             let at = (line * LINE_SIZE) as usize;
             contents[at..at + data.len()].copy_from_slice(data);
-            self.store_locked(block, &contents, !(1 << line))
+            self.store_locked(block, &contents, !(1 << line), 0)
         };
         if result.is_err() {
             self.overflowed(block);
@@ -424,14 +431,17 @@ impl Media {
         Ok(())
     }
 
-    /// Writes a block whose lock is held. Lines of `keep` keep the poison they have, the others lose it. On error the
-    /// block is lost and poisoned whole.
-    fn store_locked(&self, block: u64, data: &Block, keep: u64) -> Result<(), MediaError> {
+    /// Writes a block whose lock is held. Lines of `keep` keep the poison they have, the others lose it; the data of `seen` are
+    /// what a load is to return, poisoned or not. On error the block is lost and poisoned whole.
+    fn store_locked(&self, block: u64, data: &Block, keep: u64, seen: u64) -> Result<(), MediaError> {
         let result = self.store.write(block, data);
         if result.is_err() {
             self.change_poison(|poison| poison.lose(block));
         } else if self.poisoned.load(Ordering::Relaxed) != 0 {
-            self.change_poison(|poison| poison.clear(block, !keep));
+            self.change_poison(|poison| {
+                poison.clear(block, !keep);
+                poison.written_in_part(block, seen);
+            });
         }
         Ok(result?)
     }
@@ -536,8 +546,8 @@ fn bad_watermarks(invalid: Invalid, physical: u64) -> MediaError {
     MediaError::BadWatermarks { low: invalid.low, high: invalid.high, physical }
 }
 
-/// Poisoned lines that a write-back did not touch: it carries whole pages, and only a line that still holds the pattern
-/// was not overwritten.
+/// Poisoned lines that were not overwritten, or not all of them. A write-back carries whole pages, of which the guest may be in
+/// the middle of writing one: only a line that holds nothing of the pattern any more was overwritten.
 fn pattern_or_none(poisoned: u64, data: &Block) -> u64 {
     if poisoned == 0 { 0 } else { poisoned & poison::pattern_lines(data) }
 }

@@ -1,7 +1,7 @@
 //! The poison list: which 64-byte lines hold no data, and why.
 //!
-//! Kept as two 64-bit line masks a block, so that losing a whole block is one map entry. Memory is bounded: lines
-//! poisoned on request by [`PoisonList::MAX_INJECTED`], lines lost by the device itself by one entry (24 bytes plus the
+//! Kept as 64-bit line masks a block, so that losing a whole block is one map entry. Memory is bounded: lines
+//! poisoned on request by [`PoisonList::MAX_INJECTED`], lines lost by the device itself by one entry (32 bytes plus the
 //! map's own share) for each block of the capacity. The second is never refused: loss must not go unrecorded.
 
 use std::{collections::BTreeMap, ops::Range};
@@ -43,11 +43,14 @@ pub struct PoisonRecord {
     pub source: PoisonSource,
 }
 
-/// One block's poisoned lines, bit n for line n. A line is in at most one mask.
+/// One block's poisoned lines, bit n for line n. A line is in at most one of the first two masks.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lines {
     internal: u64,
     injected: u64,
+    /// Those of them that were written back since, but not all of the line was written: what is stored for them has the pattern
+    /// where it was not.
+    partial: u64,
 }
 
 impl Lines {
@@ -89,10 +92,25 @@ impl PoisonList {
         self.blocks.get(&block).map_or(0, |lines| lines.internal | lines.injected)
     }
 
+    /// The poisoned lines of a block for which what is stored is not what a load returns.
+    pub(super) fn hidden(&self, block: u64) -> u64 {
+        self.blocks.get(&block).map_or(0, |lines| (lines.internal | lines.injected) & !lines.partial)
+    }
+
+    /// Of these lines, those that are poisoned were written back, in part.
+    pub(super) fn written_in_part(&mut self, block: u64, mask: u64) {
+        if let Some(lines) = self.blocks.get_mut(&block) {
+            lines.partial |= (lines.internal | lines.injected) & mask;
+        }
+    }
+
     /// Poisons one line on request. A line that is poisoned already keeps its source.
     pub(super) fn inject(&mut self, block: u64, line: u64) -> Result<(), ListFull> {
         let bit = 1 << line;
-        if self.mask(block) & bit != 0 {
+        if let Some(lines) = self.blocks.get_mut(&block)
+            && (lines.internal | lines.injected) & bit != 0
+        {
+            lines.partial &= !bit;
             return Ok(());
         }
         if self.injected >= Self::MAX_INJECTED {
@@ -107,7 +125,7 @@ impl PoisonList {
     /// The device lost a whole block.
     pub(super) fn lose(&mut self, block: u64) {
         self.clear(block, u64::MAX);
-        self.blocks.insert(block, Lines { internal: u64::MAX, injected: 0 });
+        self.blocks.insert(block, Lines { internal: u64::MAX, ..Lines::default() });
         self.lines += LINES_PER_BLOCK;
     }
 
@@ -119,6 +137,7 @@ impl PoisonList {
         self.lines -= u64::from(injected + (lines.internal & mask).count_ones());
         lines.injected &= !mask;
         lines.internal &= !mask;
+        lines.partial &= !mask;
         if lines.internal | lines.injected == 0 {
             self.blocks.remove(&block);
         }
@@ -170,12 +189,13 @@ pub(super) fn overlay(block: &mut Block, mask: u64) {
     }
 }
 
-/// The lines that hold nothing but [`POISON_PATTERN`].
+/// The lines that hold four bytes of [`POISON_PATTERN`], or more, where it has them.
 pub(super) fn pattern_lines(block: &Block) -> u64 {
     let pattern = POISON_PATTERN.to_le_bytes();
+    let (low, high) = pattern.split_at(pattern.len() / 2);
     let mut mask = 0;
     for (line, bytes) in block.chunks_exact(LINE_SIZE as usize).enumerate() {
-        if bytes.chunks_exact(pattern.len()).all(|word| word == pattern) {
+        if bytes.chunks_exact(pattern.len()).any(|word| word.starts_with(low) || word.ends_with(high)) {
             mask |= 1 << line;
         }
     }
