@@ -75,7 +75,8 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     add(&["-M", "q35,cxl=on,hmat=on"]);
     let (accel, model) = match config.accel {
         Accel::Kvm => ("kvm", "host"),
-        Accel::Tcg => ("tcg,thread=multi", "max"),
+        // A processor with fast string instructions has Linux copy and clear pages by `rep movsb`, which TCG does byte by byte.
+        Accel::Tcg => ("tcg,thread=multi", "max,erms=off,fsrm=off"),
     };
     // Linux goes by the vendor: of AMD's processors it survives a machine check only where they have features that QEMU's lack.
     let vendor = if config.machine_checks { ",vendor=GenuineIntel" } else { "" };
