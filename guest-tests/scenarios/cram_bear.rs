@@ -7,7 +7,15 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cram_bear",
     story: "cold data turns incompressible: a plain node loses it; CRAM stops at the low watermark, swaps, loses nothing, resumes",
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/kernel/mm/numa/demotion_enabled")],
-    devices: &[DeviceShape { capacity: "256M", physical: "24M", cache: "8M", ..DeviceShape::USUAL }],
+    // The low watermark is above what may be in flight: the window's dirty lines, of which the device does not know yet what
+    // they will take.
+    devices: &[DeviceShape {
+        capacity: "256M",
+        physical: "24M",
+        cache: "4M",
+        more: &["--low-watermark", "25%", "--high-watermark", "30%"],
+        ..DeviceShape::USUAL
+    }],
     machine: MachineShape { scratch_mib: Some(256), ..MachineShape::USUAL },
     limit: Duration::from_secs(180),
     tell,
@@ -34,11 +42,9 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("the node is given up, the device wiped");
     lab.offline_node(region.node)?;
     lab.destroy(&region.name)?;
-    lab.sh("echo 1 > /sys/bus/cxl/devices/mem0/security/sanitize")?;
-    lab.wait("the device to be empty", |lab| {
-        let status = lab.device().status()?;
-        Ok(status.used == 0 && status.poisoned == 0 && !status.blocked)
-    })?;
+    lab.sanitize(0)?;
+    let status = lab.device().status()?;
+    ensure!(status.used == 0 && status.poisoned == 0 && !status.blocked, "the device is not empty: {status:?}");
 
     lab.act("a tier that CRAM guards");
     lab.step("the device's memory is a tier");

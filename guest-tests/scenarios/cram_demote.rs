@@ -23,8 +23,9 @@ const NODES: &str = "/sys/devices/system/node";
 
 fn tell(lab: &mut Lab) -> Result<()> {
     lab.step("the device's capability names the module that is for it, as udev would look for it");
+    let alias = lab.cram_modalias(0)?;
     let found = lab.sh(&format!(
-        "m=$(sed -n s/^MODALIAS=//p /sys/bus/auxiliary/devices/cxl_core.vcap-*/uevent); echo $m; \
+        "m={alias}; echo $m; \
          for k in {ON_DEMAND_DIR}/*.ko; do tr '\\0' '\\n' < $k | sed -n s/^alias=//p | \
          while read a; do case $m in $a) basename $k;; esac; done; done"
     ))?;

@@ -24,7 +24,6 @@ const BULK: Pattern = Pattern::Same { word: 0x5a5a };
 fn tell(lab: &mut Lab) -> Result<()> {
     let mut cram = lab.cram()?;
     let function = lab.function(0)?;
-    let driver = lab.sh("ls -d /sys/bus/auxiliary/drivers/cxl_cram.*")?.trim().to_owned();
     let mut memory = lab.guest.memory()?;
     let (data, bulk) = (memory.map_anywhere(8 * MIB)?, memory.map_huge(40 * MIB, LIMIT)?);
     memory.fill(data.all(), &DATA, LIMIT)?;
@@ -35,10 +34,9 @@ fn tell(lab: &mut Lab) -> Result<()> {
         Ok(verdict.pages_wrong + verdict.pages_poisoned)
     };
 
-    let device = format!("{driver}/cxl_core.vcap-*");
     for (what, away) in [
-        ("unbound", format!("basename {device} > {driver}/unbind")),
-        ("unloaded", "rmmod cxl_cram".to_owned()),
+        ("unbound", cram.unbind_line()),
+        ("unloaded", format!("rmmod {}", cram.module())),
         ("removed", format!("echo 1 > /sys/bus/pci/devices/{function}/remove")),
     ] {
         lab.step(&format!("{what}: the tier holds more than DRAM can take"));
@@ -93,7 +91,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
         }));
         match what {
             "unbound" => {
-                lab.sh(&format!("cd /sys/bus/auxiliary/devices && echo cxl_core.vcap-* > {driver}/bind"))?;
+                lab.sh(&cram.bind_line())?;
                 cram = lab.cram_of(0)?;
             }
             "unloaded" => cram = lab.cram()?,

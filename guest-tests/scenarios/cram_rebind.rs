@@ -24,12 +24,10 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let map = memory.map_anywhere(BYTES)?;
     memory.fill(map.all(), &DATA, LIMIT)?;
 
-    let driver = lab.sh("ls -d /sys/bus/auxiliary/drivers/cxl_cram.*")?.trim().to_owned();
-    let device = lab.sh(&format!("cd {driver} && ls -d cxl_* | grep -v '^module$'"))?.trim().to_owned();
     let pci = "/sys/bus/pci/drivers/cxl_pci";
     let reset = format!("echo 1 > /sys/bus/pci/devices/{function}/reset");
     for (what, away, back) in [
-        ("the tier's driver", format!("echo {device} > {driver}/unbind"), format!("echo {device} > {driver}/bind")),
+        ("the tier's driver", cram.unbind_line(), cram.bind_line()),
         ("cxl_pci", format!("echo {function} > {pci}/unbind"), format!("echo {function} > {pci}/bind")),
         ("the function", reset, String::new()),
     ] {

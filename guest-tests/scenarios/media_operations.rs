@@ -69,15 +69,12 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.destroy_region()?;
     let before = lab.device().status()?;
     ensure!(before.used > 0, "there is nothing to sanitize");
-    lab.guest.write_file(SANITIZE, "1")?;
-    // "sanitize" until it is done.
-    lab.wait("the sanitized state", |lab| Ok(state(lab)? == "disabled"))?;
+    lab.sanitize(0)?;
     let after = lab.device().status()?;
     lab.fact("media used and data left", [after.used, after.data]);
 
     lab.step("it can be used again");
-    // The kernel clears its own note of the operation a little later, and commits no decoder before.
-    lab.wait("decoders to be committed again", |lab| Ok(lab.create_region().is_ok()))?;
+    lab.create_region()?;
     lab.online_node(1)?;
     let map = memory.map_on(1, MIB, LIMIT)?;
     memory.fill(map.all(), &NOISE, LIMIT)?;

@@ -127,6 +127,15 @@ pub(in crate::scenario) trait Adapter: Sync {
     /// The module that makes a tier of the device.
     fn module(&self) -> &'static str;
 
+    /// The folder in sysfs of what that module's driver binds to, for a memory device: a glob that one path fits.
+    fn bound_device(&self, memdev: &str) -> String;
+
+    /// The folder of that driver: a glob that one path fits.
+    fn driver_folder(&self) -> &'static str;
+
+    /// The file that says whether drivers of that bus bind by themselves.
+    fn autoprobe_file(&self) -> &'static str;
+
     /// The file with what a tier has done.
     fn counts_file(&self, node: u32) -> String;
 
@@ -160,6 +169,10 @@ pub(in crate::scenario) fn probe() -> String {
     ADAPTERS.iter().map(|adapter| format!("{{ {}; }}", adapter.probe())).collect::<Vec<_>>().join(" || ")
 }
 
+fn bind(adapter: &dyn Adapter, memdev: &str) -> String {
+    format!("cd {} && basename {} > bind", adapter.driver_folder(), adapter.bound_device(memdev))
+}
+
 /// What a file of `NAME VALUE` lines says. Values that are no numbers are left out.
 fn numbers<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T> {
     let pairs = text.lines().filter_map(|line| line.split_once(char::is_whitespace));
@@ -188,6 +201,24 @@ impl Lab {
         let adapter = self.cram_adapter()?;
         self.load_module(adapter.module(), parameters)?;
         self.cram_of(0)
+    }
+
+    /// A tier of each of these devices, made in this order.
+    pub fn crams(&mut self, devices: &[usize]) -> Result<Vec<Cram>> {
+        let adapter = self.cram_adapter()?;
+        self.guest.write_file(adapter.autoprobe_file(), "0")?;
+        self.load_module(adapter.module(), "")?;
+        let tier = |lab: &mut Self, &device: &usize| {
+            lab.sh(&bind(adapter, &lab.memdev(device)?))?;
+            lab.cram_of(device)
+        };
+        devices.iter().map(|device| tier(self, device)).collect()
+    }
+
+    /// The name by which the kernel looks for the module that makes a tier of a device.
+    pub fn cram_modalias(&self, device: usize) -> Result<String> {
+        let folder = self.cram_adapter()?.bound_device(&self.memdev(device)?);
+        Ok(self.sh(&format!("sed -n s/^MODALIAS=//p {folder}/uevent"))?.trim().to_owned())
     }
 
     /// The tier that the loaded driver makes of a device's memory, as soon as it is there. Its figures are followed for the
@@ -262,6 +293,16 @@ impl Cram {
     /// The kernel refuses.
     pub fn remove(&self, lab: &Lab) -> Result<(), GuestError> {
         lab.unload_module(self.adapter.module())
+    }
+
+    /// A shell line that unbinds its driver.
+    pub fn unbind_line(&self) -> String {
+        format!("cd {} && basename {} > unbind", self.adapter.driver_folder(), self.adapter.bound_device(&self.memdev))
+    }
+
+    /// A shell line that binds its driver.
+    pub fn bind_line(&self) -> String {
+        bind(self.adapter, &self.memdev)
     }
 
     /// Waits until the tier is there again, for instance after its driver was bound again.

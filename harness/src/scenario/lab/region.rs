@@ -76,6 +76,14 @@ impl Lab {
         self.sh(&format!("cxl disable-region {region} && cxl destroy-region {region}")).map(drop)
     }
 
+    /// Has the kernel sanitize a device of which no region is made, and waits until one can be made again.
+    pub fn sanitize(&self, device: usize) -> Result<()> {
+        self.guest.write_file(&format!("/sys/bus/cxl/devices/{}/security/sanitize", self.memdev(device)?), "1")?;
+        // The kernel clears its own note of the operation a little after the device is done, and commits no decoder before.
+        let region = self.wait_for("decoders to be committed again", |lab| Ok(lab.create_region_on(device).ok()))?;
+        self.destroy(&region.name)
+    }
+
     /// What a device's decoders are programmed to, and how many of them the kernel holds committed.
     pub fn decoders(&self, device: usize) -> Result<Value> {
         const FIELDS: &[&str] = &["decoder", "region", "resource", "size", "dpa_resource", "dpa_size"];

@@ -21,6 +21,18 @@ impl Adapter for Ours {
         MODULE
     }
 
+    fn bound_device(&self, memdev: &str) -> String {
+        format!("/sys/bus/cxl/devices/{memdev}/cxl_core.vcap-*")
+    }
+
+    fn driver_folder(&self) -> &'static str {
+        "/sys/bus/auxiliary/drivers/cxl_cram.*"
+    }
+
+    fn autoprobe_file(&self) -> &'static str {
+        "/sys/bus/auxiliary/drivers_autoprobe"
+    }
+
     fn counts_file(&self, node: u32) -> String {
         format!("/sys/kernel/debug/cram/node{node}/stats")
     }
