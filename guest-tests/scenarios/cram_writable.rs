@@ -12,7 +12,10 @@ pub const SCENARIO: Scenario = Scenario {
     ..Scenario::USUAL
 };
 
-const PAGES: u64 = 400;
+const PAGES: u64 = 1024;
+/// Pages that lie on the tier besides. The kernel's count of used pages is off by what processors keep for themselves, some
+/// hundreds.
+const BALLAST: u64 = 2048;
 const LIMIT: Duration = Duration::from_secs(20);
 const BEFORE: Pattern = Pattern::Compressible { seed: 85, ratio: 3.0 };
 const AFTER: Pattern = Pattern::Compressible { seed: 86, ratio: 3.0 };
@@ -22,26 +25,28 @@ fn tell(lab: &mut Lab) -> Result<()> {
     // Nothing changes the pressure but this story.
     cram.set(lab, Tunable::OccupancyInterval, 0)?;
     let mut memory = lab.guest.memory()?;
+    let ballast = memory.map_anywhere(BALLAST * 4096)?;
+    memory.fill(ballast.all(), &BEFORE, LIMIT)?;
+    memory.move_pages(ballast.all(), &[cram.node], LIMIT)?;
 
     lab.step("off, as it is by default: every page that is written leaves");
     let (map, off) = written(lab, &cram, &mut memory)?;
     lab.fact("off", off);
     memory.free(map)?;
 
-    lab.step("a quarter of the used pages may be writable");
-    cram.set(lab, Tunable::WritablePermille, 250)?;
-    let (map, quarter) = written(lab, &cram, &mut memory)?;
-    // The kernel knows only roughly how many are used.
-    let writable = quarter["writable"].as_u64().unwrap_or_default();
-    let stay = quarter["on the tier"].as_u64().unwrap_or_default();
-    lab.figure("writable at a quarter, on the tier", format!("{writable}, {stay}"));
-    lab.fact("a quarter", json!({
+    lab.step("a tenth of the used pages may be writable");
+    cram.set(lab, Tunable::WritablePermille, 100)?;
+    let (map, tenth) = written(lab, &cram, &mut memory)?;
+    let writable = tenth["writable"].as_u64().unwrap_or_default();
+    let stay = tenth["on the tier"].as_u64().unwrap_or_default();
+    lab.figure("writable at a tenth, on the tier", format!("{writable}, {stay}"));
+    lab.fact("a tenth", json!({
         "some are writable, but not half of them": (1..PAGES / 2).contains(&writable),
         // As pages leave, fewer may be writable, and some lose it again: those stay until they are written once more.
         "those stay": stay >= writable,
-        "what does not stay is promoted": quarter["promoted"] == PAGES - stay,
-        "each is a write fault, some are two": (PAGES..PAGES * 2).contains(&quarter["write faults"].as_u64().unwrap_or_default()),
-        "pages wrong": quarter["pages wrong"],
+        "what does not stay is promoted": tenth["promoted"] == PAGES - stay,
+        "each is a write fault, some are two": (PAGES..PAGES * 2).contains(&tenth["write faults"].as_u64().unwrap_or_default()),
+        "pages wrong": tenth["pages wrong"],
     }));
     memory.free(map)?;
 

@@ -70,8 +70,17 @@ impl Device {
     /// Starts device number `index` with its sockets in `run` and its log in `log`, and waits until it is ready.
     pub fn start(index: usize, shape: &DeviceShape, more: &[String], run: &Path, log: &Path) -> Result<Self> {
         let (socket, control) = (run.join(format!("device{index}.sock")), run.join(format!("control{index}.sock")));
-        let mut command = Command::new(std::env::current_exe().context("cannot find the harness's own program")?);
-        command.args([AS_DEVICE, "serve", "-v", "--capacity", shape.capacity, "--physical", shape.physical]);
+        // By this name it is the program that runs, also where another has been built in its place meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("cxl-cram-harness").args([
+            AS_DEVICE,
+            "serve",
+            "-v",
+            "--capacity",
+            shape.capacity,
+            "--physical",
+            shape.physical,
+        ]);
         command.args(["--cache", shape.cache, "--codec", shape.codec]).args(shape.more).args(more);
         command.arg("--socket").arg(&socket).arg("--control").arg(&control);
         let log_file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
