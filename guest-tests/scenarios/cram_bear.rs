@@ -8,12 +8,12 @@ pub const SCENARIO: Scenario = Scenario {
     story: "cold data turns incompressible: a plain node loses it; CRAM stops at the low watermark, swaps, loses nothing, resumes",
     needs: &[Need::Cram, Need::Config("MEMCG"), Need::Path("/sys/kernel/mm/numa/demotion_enabled")],
     // The low watermark is above what may be in flight: the window's dirty lines, of which the device does not know yet what
-    // they will take.
+    // they will take, and what is demoted until the kernel has heard of it, a tenth of a second on a busy host.
     devices: &[DeviceShape {
         capacity: "256M",
-        physical: "24M",
+        physical: "40M",
         cache: "4M",
-        more: &["--low-watermark", "25%", "--high-watermark", "30%"],
+        more: &["--low-watermark", "40%", "--high-watermark", "50%", "--flush-interval", "50"],
         ..DeviceShape::USUAL
     }],
     machine: MachineShape { scratch_mib: Some(256), ..MachineShape::USUAL },
