@@ -54,7 +54,14 @@ cat >"$folder/guest.sh" <<'EOF'
 # A node of ordinary memory besides node 0, swap space, huge pages.
 exec 2>/dev/null
 echo online_movable >/sys/devices/system/memory/auto_online_blocks
-cxl create-region -d decoder0.0 -m mem0 -t ram >&2
+# Linux numbers memory devices as it finds them: the first window is that of the device whose BAR2 it lies over.
+window=/sys/bus/cxl/devices/decoder0.0
+for memdev in /sys/bus/cxl/devices/mem*; do
+    read -r bar rest <<BAR
+$(sed -n 3p "$(realpath "$memdev")/../resource")
+BAR
+    [ $((bar)) = $(($(cat $window/start))) ] && cxl create-region -d decoder0.0 -m "${memdev##*/}" -t ram >&2
+done
 for i in $(seq 60); do
     grep -q '[,-]' /sys/devices/system/node/has_memory && break
     sleep 1
