@@ -152,8 +152,8 @@ impl Verdict {
 /// Whether two lines differ only where the second has the pattern, four bytes of it at least.
 fn is_poison(expected: &[u8], found: &[u8]) -> bool {
     let pattern = POISON.to_le_bytes();
-    let halves = expected.chunks_exact(4).zip(found.chunks_exact(4)).zip(pattern.chunks_exact(4).cycle());
-    halves.into_iter().all(|((expected, found), pattern)| expected == found || found == pattern)
+    let mut halves = expected.chunks_exact(4).zip(found.chunks_exact(4)).zip(pattern.chunks_exact(4).cycle());
+    halves.all(|((expected, found), pattern)| expected == found || found == pattern)
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {

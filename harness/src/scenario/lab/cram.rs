@@ -169,8 +169,9 @@ pub(in crate::scenario) fn probe() -> String {
     ADAPTERS.iter().map(|adapter| format!("{{ {}; }}", adapter.probe())).collect::<Vec<_>>().join(" || ")
 }
 
-fn bind(adapter: &dyn Adapter, memdev: &str) -> String {
-    format!("cd {} && basename {} > bind", adapter.driver_folder(), adapter.bound_device(memdev))
+/// A shell line that writes a memory device's name to a file of the driver: `bind` or `unbind`.
+fn tell_driver(adapter: &dyn Adapter, memdev: &str, file: &str) -> String {
+    format!("cd {} && basename {} > {file}", adapter.driver_folder(), adapter.bound_device(memdev))
 }
 
 /// What a file of `NAME VALUE` lines says. Values that are no numbers are left out.
@@ -209,7 +210,7 @@ impl Lab {
         self.guest.write_file(adapter.autoprobe_file(), "0")?;
         self.load_module(adapter.module(), "")?;
         let tier = |lab: &mut Self, &device: &usize| {
-            lab.sh(&bind(adapter, &lab.memdev(device)?))?;
+            lab.sh(&tell_driver(adapter, &lab.memdev(device)?, "bind"))?;
             lab.cram_of(device)
         };
         devices.iter().map(|device| tier(self, device)).collect()
@@ -297,12 +298,12 @@ impl Cram {
 
     /// A shell line that unbinds its driver.
     pub fn unbind_line(&self) -> String {
-        format!("cd {} && basename {} > unbind", self.adapter.driver_folder(), self.adapter.bound_device(&self.memdev))
+        tell_driver(self.adapter, &self.memdev, "unbind")
     }
 
     /// A shell line that binds its driver.
     pub fn bind_line(&self) -> String {
-        bind(self.adapter, &self.memdev)
+        tell_driver(self.adapter, &self.memdev, "bind")
     }
 
     /// Waits until the tier is there again, for instance after its driver was bound again.
