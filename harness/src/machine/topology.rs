@@ -51,9 +51,10 @@ const BANDWIDTH: u32 = 64;
 const FARTHEST: u8 = 254;
 
 /// QEMU's devices reach a window, as any BAR of another device, by way of bounce buffers. One page of them, the usual, is less
-/// than one request: the guest's driver would be told that its device is broken. The limit is the PCI function's, and virtio
-/// keeps to that only when it says so.
-const BOUNCE: &str = "disable-legacy=on,iommu_platform=on,x-max-bounce-buffer-size=67108864";
+/// than one request, and 64 MiB are less than what a disk is told to swap out: the guest's driver would be told that its device
+/// is broken, and wait for ever. So as much as the option takes; a disk has at most 254 MiB under way for each of the guest's
+/// processors. The limit is the PCI function's, and virtio keeps to that only when it says so.
+const BOUNCE: &str = "disable-legacy=on,iommu_platform=on,x-max-bounce-buffer-size=4095M";
 
 /// The identifier of a device's root port in the monitor.
 pub fn root_port(index: usize) -> String {
