@@ -177,12 +177,15 @@ fn reclaim(lab: &mut Lab, node: &Node) -> Result<Value> {
     memory.ask(map.all(), Request::Lock, LIMIT)?;
     let locked = lab.vmstat("unevictable_pgs_mlocked")? - locked;
     memory.touch(map.all(), false, 1, LIMIT)?;
+    lab.fill_lru_lists()?;
     memory.advise(map.all(), Advice::Cold, LIMIT)?;
     let referenced = referenced(lab, &memory, &map)?;
+    lab.fill_lru_lists()?;
     memory.advise(map.all(), Advice::PageOut, LIMIT)?;
     let left = node.holds(&mut memory, &map)?;
     let wrong = memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong;
     let map = node.pages(&mut memory, 8)?;
+    lab.fill_lru_lists()?;
     let damon = damon_pageout(lab, &node.range)?;
     let left_by_damon = node.holds(&mut memory, &map)?;
     let wrong = wrong + memory.verify(map.all(), &DATA, LIMIT)?.pages_wrong;

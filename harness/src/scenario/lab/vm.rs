@@ -21,6 +21,12 @@ impl Lab {
         wanted.into_iter().map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
     }
 
+    /// Has all pages put on the LRU lists that processors hold to put there together. Until then `MADV_COLD`, `MADV_PAGEOUT`
+    /// and DAMON pass them by, unless they happen to run on the processor that holds them.
+    pub fn fill_lru_lists(&self) -> Result<()> {
+        Ok(self.guest.write_file("/proc/sys/vm/drop_caches", "1")?)
+    }
+
     /// Free bytes of a node, those on the lists of processors included: unlike `MemFree`, which leaves them out.
     pub fn free_bytes(&self, node: u32) -> Result<u64> {
         self.guest.read_text("/proc/sys/vm/stat_refresh")?;
