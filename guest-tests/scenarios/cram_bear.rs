@@ -1,5 +1,7 @@
 //! The bear, twice: the same memory turns incompressible on a plain node, which loses it, and on a tier that CRAM guards.
 
+use std::collections::BTreeSet;
+
 use cxl_cram_harness::scenario::prelude::*;
 
 /// The scenario.
@@ -87,6 +89,8 @@ fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab)
 
     lab.step("all of it is written with noise");
     bear.fill(map.all(), &NOISE, LIMIT)?;
+    let (found, listed) = poison_there(lab, &mut bear, &map)?;
+    lab.figure(&format!("{name}: lines lost where they were written"), listed);
     lab.step("the noise becomes cold");
     lab.write(&group, "memory.swap.max", "max")?;
     for _ in 0..4 {
@@ -115,6 +119,8 @@ fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab)
     Ok(json!({
         "half of the cold data are on the node": there > PAGES / 2,
         "all fits while it compresses": fits,
+        "stores were lost where the noise was written": listed > 0,
+        "the guest finds lost there what the device lists there": found == listed,
         "low crossings": after.crossings.low > begin.crossings.low,
         "stores were lost": lost > 0,
         "the program finds pages lost": verdict.pages_poisoned > 0,
@@ -124,4 +130,24 @@ fn workload(lab: &mut Lab, name: &str, node: u32, calm: &mut dyn FnMut(&mut Lab)
         // Where stores are lost, it may be the next one's too.
         "pages of the next lost": if lost > 0 { Value::from("any") } else { other.pages_poisoned.into() },
     }))
+}
+
+/// Lines of poison in the pages of a mapping that are on the device: how many the guest finds, and how many the device lists.
+fn poison_there(lab: &Lab, memory: &mut Memory, map: &Mapping) -> Result<(u64, u64)> {
+    // What is dirty in the window is lost when it is written back, if it is.
+    lab.device().status()?;
+    let frames = memory.physical(map, 0, map.page_count())?;
+    let places: Vec<_> = frames.into_iter().map(|frame| lab.dpa(0, frame?).ok()).collect();
+    let (mut first, mut found) = (0, 0);
+    for run in places.chunk_by(|one, next| one.is_some() == next.is_some()) {
+        let pages = run.len() as u64;
+        if run[0].is_some() {
+            found += memory.verify(map.pages(first, pages), &NOISE, LIMIT)?.lines_poisoned;
+        }
+        first += pages;
+    }
+    let there: BTreeSet<u64> = places.into_iter().flatten().collect();
+    let list = lab.device().poison_list()?;
+    let lines = list.iter().flat_map(|&(start, length)| (start..start + length).step_by(64));
+    Ok((found, lines.filter(|line| there.contains(&(line - line % 4096))).count() as u64))
 }

@@ -125,16 +125,24 @@ impl Device {
         Control::connect(&self.control, &late)?.execute(command, arguments, &late)
     }
 
-    /// Bytes of everything on the device's poison list.
-    pub fn poison_listed(&self) -> Result<u64> {
-        let (mut bytes, mut start) = (0, Some(0));
+    /// The device's poison list: DPA and bytes of each record.
+    pub fn poison_list(&self) -> Result<Vec<(u64, u64)>> {
+        let (mut all, mut start) = (Vec::new(), Some(0));
         while let Some(from) = start {
             let list = self.execute("query-poison", json!({ "start": from }))?;
             let records = list["records"].as_array().context("query-poison gave no records")?;
-            bytes += records.iter().filter_map(|record| record["length"].as_u64()).sum::<u64>();
+            let place = |record: &Value| Some((record["start"].as_u64()?, record["length"].as_u64()?));
+            all.extend(
+                records.iter().map(place).collect::<Option<Vec<_>>>().context("a record of poison has no place")?,
+            );
             start = list["more"].as_u64();
         }
-        Ok(bytes)
+        Ok(all)
+    }
+
+    /// Bytes of everything on the device's poison list.
+    pub fn poison_listed(&self) -> Result<u64> {
+        Ok(self.poison_list()?.iter().map(|(_, length)| length).sum())
     }
 
     /// Has a thread hear what the device says from now on without being asked.
