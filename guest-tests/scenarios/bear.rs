@@ -75,7 +75,13 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let verdict = bystander.verify(beside.all(), &SOFT, LIMIT)?;
     lab.fact("pages of the other process wrong or poisoned", verdict.pages_wrong + verdict.pages_poisoned);
 
-    lab.step("what is written again is whole again, once there is room");
+    lab.step("all is written with what compresses: there is room, though not yet for what came before the room");
+    bear.fill(map.all(), &SOFT, LIMIT)?;
+    let status = lab.device().status()?;
+    lab.figure("bytes lost still", format_bytes(status.poisoned));
+    lab.fact("media for the whole of it", status.physical - status.used > 16 * MIB);
+
+    lab.step("what is written again is whole again");
     bear.fill(map.all(), &SOFT, LIMIT)?;
     let verdict = bear.verify(map.all(), &SOFT, LIMIT)?;
     lab.fact("pages wrong or poisoned after that", verdict.pages_wrong + verdict.pages_poisoned);
