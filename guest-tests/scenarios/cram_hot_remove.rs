@@ -59,17 +59,7 @@ fn taken_away(
     lab.step(&format!("{what}, under load"));
     memory.move_pages(data.all(), &[cram.node], LIMIT)?;
     let before = memory.nodes(data.all())?.on(cram.node);
-    let counts = cram.counts(lab)?;
-    let mut other = lab.guest.memory()?;
-    let racing = other.map_anywhere(64 * 4096)?;
-    let (raced, took) = std::thread::scope(|scope| {
-        let race = scope.spawn(|| other.race(racing.all(), (1, 1), 20_000, cram.node, LIMIT));
-        cram.wait(lab, "the race to be on", |now| now.moved_in > counts.moved_in + 64)?;
-        let begin = Instant::now();
-        lab.sh(line)?;
-        let took = begin.elapsed();
-        Ok::<_, anyhow::Error>((race.join().map_err(|_| anyhow!("a thread panicked"))??, took))
-    })?;
+    let (raced, took) = cram.under_load(lab, 20_000, LIMIT, |lab| lab.sh(line).map(drop))?;
     lab.figure(&format!("{what}: took"), format!("{took:.1?}"));
     let private = lab.guest.read_text("/sys/devices/system/node/has_memory_private")?;
     let verdict = memory.verify(data.all(), &DATA, LIMIT)?;

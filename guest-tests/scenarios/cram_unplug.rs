@@ -33,20 +33,13 @@ fn tell(lab: &mut Lab) -> Result<()> {
     lab.fact("all data are there", memory.nodes(data.all())?.on(cram.node) == data.page_count());
 
     lab.step("the driver is unloaded, while others write and read pages that go to the tier");
-    let mut other = lab.guest.memory()?;
-    let racing = other.map_anywhere(64 * 4096)?;
-    let (raced, removed) = std::thread::scope(|scope| {
-        let race = scope.spawn(|| other.race(racing.all(), (1, 1), 30_000, cram.node, LIMIT));
-        cram.wait(lab, "the race to be on", |now| now.moved_in > counts.moved_in + 64)?;
-        let begin = Instant::now();
-        let removed = errno(cram.remove(lab));
-        Ok::<_, anyhow::Error>((
-            race.join().map_err(|_| anyhow!("a thread panicked"))??,
-            removed.map(|removed| (removed, begin.elapsed()))?,
-        ))
+    let mut removed = Value::Null;
+    let (raced, took) = cram.under_load(lab, 30_000, LIMIT, |lab| {
+        removed = json!(errno(cram.remove(lab))?);
+        Ok(())
     })?;
-    lab.figure("unloading took", format!("{:.1?}", removed.1));
-    lab.fact("unloading", removed.0);
+    lab.figure("unloading took", format!("{took:.1?}"));
+    lab.fact("unloading", removed);
     lab.figure("pages moved to the tier before", raced.moved);
     lab.fact("stores lost", raced.lost);
     lab.fact("readings of what was before, and of half a write", [raced.backward, raced.torn]);

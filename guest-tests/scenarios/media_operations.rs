@@ -28,19 +28,18 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let map = memory.map_on(1, 16 * MIB, LIMIT)?;
     memory.fill(map.all(), &NOISE, LIMIT)?;
     let frames = memory.physical(&map, 0, map.page_count())?;
-    let base = lab.bars[0].address;
-    let dpas: Vec<_> = frames.iter().flatten().map(|frame| frame - base).collect();
+    let dpas = frames.iter().flatten().map(|&frame| lab.dpa(0, frame)).collect::<Result<Vec<_>>>()?;
     ensure!(dpas.len() as u64 == map.page_count(), "pages are missing");
     let full = lab.device().status()?;
 
     lab.step("Zero and Sanitize of pages that a program holds");
     for (operation, first) in [(ZERO, 0), (SANITIZE_RANGES, 64)] {
         let ranges: Vec<_> = dpas[first..first + 64].iter().map(|&dpa| (dpa, 4096)).collect();
-        let code = lab.mailbox(0x4402, &payload(operation, &ranges))?;
+        let code = lab.media_operation(operation, &ranges)?;
         ensure!(code <= 1, "media operation {operation:?} returned {code:#x}");
     }
     // Not busy any more: both are done.
-    lab.fact("no range: done at once", lab.mailbox(0x4402, &payload(ZERO, &[]))?);
+    lab.fact("no range: done at once", lab.media_operation(ZERO, &[])?);
     let gone = memory.verify(map.pages(0, 128), &Pattern::Zero, LIMIT)?;
     lab.fact("pages that are not zero", gone.pages_wrong + gone.pages_poisoned);
     let rest = memory.verify(map.pages(128, map.page_count() - 128), &NOISE, LIMIT)?;
@@ -56,7 +55,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
         ("class 2", [2, 0], (0, 4096)),
         ("Discovery with a range", DISCOVERY, (0, 4096)),
     ] {
-        lab.fact(why, format!("{:#04x}", lab.mailbox(0x4402, &payload(operation, &[range]))?));
+        lab.fact(why, format!("{:#04x}", lab.media_operation(operation, &[range])?));
     }
 
     lab.step("the kernel does not sanitize memory that is mapped");
@@ -86,12 +85,4 @@ fn tell(lab: &mut Lab) -> Result<()> {
 /// The security state as the kernel has it.
 fn state(lab: &Lab) -> Result<String> {
     Ok(lab.guest.read_text("/sys/bus/cxl/devices/mem0/security/state")?.trim().to_owned())
-}
-
-/// Input of 4402h, in hex: class, subclass, reserved (2), count (4), then DPA and length of each range (8 each).
-fn payload([class, subclass]: [u8; 2], ranges: &[(u64, u64)]) -> String {
-    let mut bytes = vec![class, subclass, 0, 0];
-    bytes.extend((ranges.len() as u32).to_le_bytes());
-    bytes.extend(ranges.iter().flat_map(|(dpa, length)| [dpa.to_le_bytes(), length.to_le_bytes()].concat()));
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -27,7 +27,7 @@ fn tell(lab: &mut Lab) -> Result<()> {
     let map = memory.map_on(1, 1 << 20, LIMIT)?;
     memory.fill(map.all(), &Pattern::Zero, LIMIT)?;
     let frame = memory.physical(&map, 16, 1)?[0].context("the page is not present")?;
-    let dpa = frame - lab.bars[0].address;
+    let dpa = lab.dpa(0, frame)?;
 
     lab.step("two lines of a page that a program holds");
     for line in [dpa, dpa + LINE] {

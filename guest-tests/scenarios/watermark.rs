@@ -76,11 +76,9 @@ fn noise_until_blocked(lab: &Lab, memory: &mut Memory, hard: &Mapping) -> Result
     Ok(written)
 }
 
-/// Media operation Zero (4402h, class 1, subclass 1) of pages at these guest physical addresses.
+/// Media operation Zero (class 1, subclass 1) of pages at these guest physical addresses.
 fn zero(lab: &Lab, frames: &[Option<u64>]) -> Result<()> {
-    let region = lab.guest.read_text("/sys/bus/cxl/devices/region0/resource")?;
-    let base = u64::from_str_radix(region.trim().trim_start_matches("0x"), 16)?;
-    let mut dpas: Vec<u64> = frames.iter().flatten().map(|frame| frame - base).collect();
+    let mut dpas = frames.iter().flatten().map(|&frame| lab.dpa(0, frame)).collect::<Result<Vec<_>>>()?;
     dpas.sort_unstable();
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for dpa in dpas {
@@ -89,13 +87,9 @@ fn zero(lab: &Lab, frames: &[Option<u64>]) -> Result<()> {
             _ => ranges.push((dpa, 4096)),
         }
     }
-    // As many as fit in the mailbox's payload of 2 KiB.
+    // As many as fit in the mailbox's payload.
     for ranges in ranges.chunks(100) {
-        let mut payload = vec![1, 1, 0, 0];
-        payload.extend((ranges.len() as u32).to_le_bytes());
-        payload.extend(ranges.iter().flat_map(|(dpa, length)| [dpa.to_le_bytes(), length.to_le_bytes()].concat()));
-        let payload: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
-        let code = lab.mailbox(0x4402, &payload)?;
+        let code = lab.media_operation([1, 1], ranges)?;
         ensure!(code <= 1, "media operation Zero returned {code:#x}");
     }
     Ok(())

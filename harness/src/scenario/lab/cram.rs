@@ -7,13 +7,15 @@
 mod chart;
 mod ours;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::{LIMIT, Lab};
 use crate::guest::client::GuestError;
+use crate::guest::memory::Raced;
 
 /// The kernel trees that are known.
 const ADAPTERS: &[&dyn Adapter] = &[&ours::Ours];
@@ -286,6 +288,29 @@ impl Cram {
     /// Waits until all pages that were freed are scrubbed.
     pub fn settled(&self, lab: &Lab) -> Result<CramCounts> {
         self.wait(lab, "what was freed to be scrubbed", |counts| counts.held == 0)
+    }
+
+    /// Does something while a program writes and reads pages, `rounds` times each, that go to the tier over and over. Gives what
+    /// came of the program, and how long the deed took.
+    pub fn under_load(
+        &self,
+        lab: &Lab,
+        rounds: u64,
+        limit: Duration,
+        deed: impl FnOnce(&Lab) -> Result<()>,
+    ) -> Result<(Raced, Duration)> {
+        const PAGES: u64 = 64;
+        let before = self.counts(lab)?.moved_in;
+        let mut program = lab.guest.memory()?;
+        let racing = program.map_anywhere(PAGES * 4096)?;
+        std::thread::scope(|scope| {
+            let race = scope.spawn(|| program.race(racing.all(), (1, 1), rounds, self.node, limit));
+            self.wait(lab, "the program to be at work", |now| now.moved_in > before + PAGES)?;
+            let begin = Instant::now();
+            deed(lab)?;
+            let took = begin.elapsed();
+            Ok((race.join().map_err(|_| anyhow!("a thread panicked"))??, took))
+        })
     }
 
     /// Takes the tier apart: its pages go elsewhere, its memory is plain CXL memory again.

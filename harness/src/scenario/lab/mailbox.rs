@@ -31,4 +31,14 @@ impl Lab {
         })?;
         Ok(code.get())
     }
+
+    /// Media Operation (4402h; CXL 3.1, 8.2.10.9.5.3): its class and subclass, then DPA and bytes of each range, of which the
+    /// mailbox's 2 KiB hold 127. Gives the return code as [`Lab::mailbox`] does.
+    pub fn media_operation(&self, [class, subclass]: [u8; 2], ranges: &[(u64, u64)]) -> Result<u16> {
+        let mut payload = vec![class, subclass, 0, 0];
+        payload.extend(u32::try_from(ranges.len())?.to_le_bytes());
+        payload.extend(ranges.iter().flat_map(|(dpa, length)| [dpa.to_le_bytes(), length.to_le_bytes()].concat()));
+        let payload: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.mailbox(0x4402, &payload)
+    }
 }
