@@ -360,9 +360,7 @@ fn merged(lab: &mut Lab, node: &Node) -> Result<Value> {
     // A huge page comes from where most of its pages are: from ordinary memory, if these pages could be part of one.
     let placed = small.pages(0, 128);
     node.private.place(&mut memory, node.id, placed)?;
-    let collapsed = errno(memory.ask(small.all(), Request::Collapse, LIMIT))?;
-
-    // khugepaged goes by what MADV_COLLAPSE has left, and by ordinary pages: those it makes huge.
+    // khugepaged goes by these pages, and by ordinary ones: those it makes huge.
     const KHUGEPAGED: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged";
     let figure = |lab: &Lab, name: &str| -> Result<u64> {
         Ok(lab.guest.read_text(&format!("{KHUGEPAGED}/{name}"))?.trim().parse()?)
@@ -380,6 +378,7 @@ fn merged(lab: &mut Lab, node: &Node) -> Result<Value> {
     let scans = figure(lab, "full_scans")?;
     lab.wait("two more scans of khugepaged", |lab| Ok(figure(lab, "full_scans")? >= scans + 2))?;
     let by_khugepaged = figure(lab, "pages_collapsed")? - before;
+    let collapsed = errno(memory.ask(small.all(), Request::Collapse, LIMIT))?;
     Ok(json!({
         "khugepaged: of 2 MiB with pages on the node and 2 MiB off it, made huge": by_khugepaged,
         "KSM: of 4 pages alike on the node and 4 off it": { "shared": shared, "sharing": sharing, "left": left },
