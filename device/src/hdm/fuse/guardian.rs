@@ -1,9 +1,10 @@
-//! Ends the connection of a server that was killed and cannot end it itself.
+//! Does for a server that was killed what it cannot do itself: ends its connection, and takes its mount away.
 //!
 //! SIGKILL ends every thread but one that waits for write-back of the window. That wait cannot be interrupted, nobody is
 //! left to answer it, and because its thread still has `/dev/fuse` open the kernel does not end the connection either: the server
 //! would stay for ever, and so would every client that touches the window. The guardian is a process that watches the
-//! server, and aborts the connection when the server has been killed and is not gone.
+//! server, and aborts the connection when the server has been killed and is not gone. Once it is gone, the guardian
+//! unmounts and removes the directory, which takes the right to unmount; without, the next server does it.
 
 use std::{
     ffi::CString,
@@ -87,9 +88,10 @@ impl Watch {
         while !self.gone(PERIOD) {
             if self.killed() {
                 self.end_connection();
-                break;
             }
         }
+        // A server that ends in order ends this process first, and tidies up itself.
+        self.tidy();
         // SAFETY: does not return, and runs no destructor.
         unsafe { libc::_exit(0) }
     }
@@ -97,8 +99,8 @@ impl Watch {
     /// Whether the server is gone, or goes within so many milliseconds.
     fn gone(&self, milliseconds: i32) -> bool {
         let mut poll = libc::pollfd { fd: self.server.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one entry, alive through the call.
-        unsafe { libc::poll(&raw mut poll, 1, milliseconds) != 0 }
+        // SAFETY: one entry, alive through the call. When this process was stopped and goes on, it fails.
+        unsafe { libc::poll(&raw mut poll, 1, milliseconds) > 0 }
     }
 
     /// Whether the server was killed.
@@ -119,6 +121,16 @@ impl Watch {
             }
             // Aborted even when it is too busy to be unmounted.
             libc::umount2(self.mount.as_ptr(), libc::MNT_FORCE);
+        }
+    }
+
+    /// Unmounts, also while a client still maps the window, and removes the directory. The path has the number of the
+    /// server's process in it: nobody else's mount can be there.
+    fn tidy(&self) {
+        // SAFETY: a string that lives through the calls. Whatever fails is left to the next server.
+        unsafe {
+            libc::umount2(self.mount.as_ptr(), libc::MNT_DETACH);
+            libc::rmdir(self.mount.as_ptr());
         }
     }
 }
