@@ -1,14 +1,12 @@
 //! The ways in which a process writes a page of its own: by a store, after what changes the mapping, or by the kernel on its
 //! behalf. Each must end at the same content, whatever a page table says.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::hint::black_box;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr;
-use std::thread;
-use std::time::Duration;
 
 use libc::{c_int, c_void, iovec};
 use serde::{Deserialize, Serialize};
@@ -17,6 +15,9 @@ use super::protocol::Advice;
 use super::region::Region;
 use super::userfault;
 use crate::pattern::PAGE;
+
+/// Times that a page is told to be swapped out, before it is said not to be.
+const PAGE_OUTS: u32 = 20;
 
 /// A way to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,13 +138,14 @@ fn store(region: &mut Region, page: usize, content: &[u8; PAGE]) {
 fn keep_in_swap_cache(region: &Region, page: usize) -> io::Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
     vmsplice(&writer, region, page)?;
-    // A page that another processor has yet to put on a list of pages is not reclaimed.
-    for _ in 0..100 {
+    for _ in 0..PAGE_OUTS {
         region.advise(page, 1, Advice::PageOut)?;
         if region.in_swap_cache(page)? {
             return Ok((reader, writer));
         }
-        thread::sleep(Duration::from_millis(10));
+        // Another processor may hold the page, to put it on a list together with others: until then it is not reclaimed, and
+        // a processor that is idle holds it for ever. This has all of them put what they hold.
+        fs::write("/proc/sys/vm/drop_caches", "1")?;
     }
     Err(io::Error::other("MADV_PAGEOUT does not unmap the page"))
 }
