@@ -7,6 +7,8 @@ pub const SCENARIO: Scenario = Scenario {
     name: "performance",
     story: "CDAT and HMAT become a QoS class, the node's latency and bandwidth, and its memory tier",
     needs: &[Need::Config("ACPI_HMAT"), Need::Config("PCI_DOE"), Need::Path("/sys/devices/virtual/memory_tiering")],
+    // It is quick, and the shortest limit of all has it begun first: there is soon something to see.
+    limit: Duration::from_secs(30),
     tell,
     ..Scenario::USUAL
 };
