@@ -1,13 +1,14 @@
 //! Runs one program of a step: everything it says goes to a log and line by line to a callback, and it has a time limit.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::interrupt::interrupted;
 
@@ -47,7 +48,7 @@ pub(super) fn run(
 ) -> Result<(), ProvisionError> {
     let mut log_file = File::options().create(true).append(true).open(log).context("write", log)?;
     writeln!(log_file, "# {command:?}").context("write", log)?;
-    let (mut output, input) = std::io::pipe().context("make a pipe for", log)?;
+    let (mut output, input) = io::pipe().context("make a pipe for", log)?;
     let errors = input.try_clone().context("make a pipe for", log)?;
     command.stdin(Stdio::null()).stdout(input).stderr(errors).env("LC_ALL", "C");
     let program = command.get_program().to_string_lossy().into_owned();
@@ -94,14 +95,13 @@ pub(super) fn run(
         on_line(&String::from_utf8_lossy(&line));
     }
     loop {
-        if let Some(status) = child.try_wait().context("wait for the program of", log)? {
+        if let Some(status) = ends_soon(&mut child).context("wait for the program of", log)? {
             return verdict(what, status, log);
         }
         if let Some(why) = over(limits, start, heard) {
             stop(&mut child);
             return Err(ProvisionError::TimedOut { what: what.into(), why, log: log.into(), tail: tail(log) });
         }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -114,7 +114,7 @@ pub(super) fn new_log(log: &Path) -> Result<(), ProvisionError> {
 pub(super) fn query(command: &mut Command) -> Option<String> {
     const LIMIT: Duration = Duration::from_secs(20);
     const MOST: usize = 16 << 20;
-    let (mut output, input) = std::io::pipe().ok()?;
+    let (mut output, input) = io::pipe().ok()?;
     let mut child = command.stdin(Stdio::null()).stdout(input).stderr(Stdio::null()).spawn().ok()?;
     command.stdout(Stdio::null());
     let start = Instant::now();
@@ -123,10 +123,9 @@ pub(super) fn query(command: &mut Command) -> Option<String> {
     let mut open = true;
     while start.elapsed() < LIMIT && text.len() < MOST && !interrupted() {
         if !open {
-            if let Some(status) = child.try_wait().ok()? {
+            if let Some(status) = ends_soon(&mut child).ok()? {
                 return status.success().then(|| String::from_utf8_lossy(&text).into_owned());
             }
-            std::thread::sleep(Duration::from_millis(1));
         } else if readable(&output) {
             match output.read(&mut buffer) {
                 Ok(count) if count > 0 => text.extend_from_slice(&buffer[..count]),
@@ -164,16 +163,19 @@ fn readable(output: &impl AsFd) -> bool {
     matches!(poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0)
 }
 
+/// Waits for its end, for as long as [`POLL`] at most. It must not have been waited for to its end before.
+fn ends_soon(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    readable(&pidfd_open(Pid::from_child(child), PidfdFlags::empty())?);
+    child.try_wait()
+}
+
 fn stop(child: &mut Child) {
-    if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
     let asked = Instant::now();
     while asked.elapsed() < GRACE {
-        if !matches!(child.try_wait(), Ok(None)) {
+        if matches!(ends_soon(child), Ok(Some(_))) {
             return;
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
     let _ = child.kill();
     let _ = child.wait();
@@ -235,8 +237,8 @@ mod tests {
         let mut lines = Vec::new();
         let script = "sleep 600 & echo $!";
         run("it", &mut shell(script), &log, LONG, |line| lines.push(line.to_owned())).unwrap();
-        let pid = rustix::process::Pid::from_raw(lines[0].parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let pid = Pid::from_raw(lines[0].parse().unwrap()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
     }
 
     #[test]
