@@ -60,8 +60,9 @@ fn server(directory: &Path) -> Child {
     started("server_process", SERVER, directory)
 }
 
+/// Leads a process group of its own, in which its guardian is too.
 fn started(test: &str, variable: &str, directory: &Path) -> Child {
-    let mut server = again(test, variable, directory).spawn().unwrap();
+    let mut server = again(test, variable, directory).process_group(0).spawn().unwrap();
     let mut stdout = BufReader::new(server.stdout.take().unwrap());
     answer(&mut stdout);
     server
@@ -178,8 +179,7 @@ fn a_server_that_is_killed_together_with_its_guardian_is_tidied_up_by_the_next()
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let mut server = again("server_process", SERVER, directory.path()).process_group(0).spawn().unwrap();
-    answer(&mut BufReader::new(server.stdout.take().unwrap()));
+    let mut server = server(directory.path());
     let group = rustix::process::Pid::from_child(&server);
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     server.wait().unwrap();
