@@ -10,6 +10,7 @@
 // In the program, not in its tests: what a client, a guest, a file or a flag can cause is an error, not a panic.
 #![warn(clippy::unwrap_used, clippy::todo)]
 
+mod child;
 pub mod cli;
 pub mod guest;
 pub mod interrupt;

@@ -102,9 +102,7 @@ impl Process {
         command.stdin(keys).stdout(Stdio::piped()).stderr(stderr);
         let mut child = spawn_tied(command).map_err(started)?;
         let number = child.id();
-        let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
-        let handle = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
-        let handle = match handle {
+        let handle = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(handle) => handle,
             Err(error) => {
                 // Without a handle it could not be watched: it must not stay.

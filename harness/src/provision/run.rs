@@ -4,13 +4,12 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::interrupt::interrupted;
+use crate::{child, interrupt::interrupted};
 
 use super::error::{IoContext, ProvisionError};
 
@@ -62,7 +61,7 @@ pub(super) fn run(
     let mut buffer = [0; 8192];
     loop {
         if let Some(why) = over(limits, start, heard) {
-            stop(&mut child);
+            child::stop(&mut child, GRACE);
             return Err(ProvisionError::TimedOut { what: what.into(), why, log: log.into(), tail: tail(log) });
         }
         if !readable(&output) {
@@ -95,11 +94,11 @@ pub(super) fn run(
         on_line(&String::from_utf8_lossy(&line));
     }
     loop {
-        if let Some(status) = ends_soon(&mut child).context("wait for the program of", log)? {
+        if let Some(status) = child::wait(&mut child, POLL).context("wait for the program of", log)? {
             return verdict(what, status, log);
         }
         if let Some(why) = over(limits, start, heard) {
-            stop(&mut child);
+            child::stop(&mut child, GRACE);
             return Err(ProvisionError::TimedOut { what: what.into(), why, log: log.into(), tail: tail(log) });
         }
     }
@@ -123,7 +122,7 @@ pub(super) fn query(command: &mut Command) -> Option<String> {
     let mut open = true;
     while start.elapsed() < LIMIT && text.len() < MOST && !interrupted() {
         if !open {
-            if let Some(status) = ends_soon(&mut child).ok()? {
+            if let Some(status) = child::wait(&mut child, POLL).ok()? {
                 return status.success().then(|| String::from_utf8_lossy(&text).into_owned());
             }
         } else if readable(&output) {
@@ -133,7 +132,7 @@ pub(super) fn query(command: &mut Command) -> Option<String> {
             }
         }
     }
-    stop(&mut child);
+    child::stop(&mut child, GRACE);
     None
 }
 
@@ -163,24 +162,6 @@ fn readable(output: &impl AsFd) -> bool {
     matches!(poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0)
 }
 
-/// Waits for its end, for as long as [`POLL`] at most. It must not have been waited for to its end before.
-fn ends_soon(child: &mut Child) -> io::Result<Option<ExitStatus>> {
-    readable(&pidfd_open(Pid::from_child(child), PidfdFlags::empty())?);
-    child.try_wait()
-}
-
-fn stop(child: &mut Child) {
-    let _ = kill_process(Pid::from_child(child), Signal::TERM);
-    let asked = Instant::now();
-    while asked.elapsed() < GRACE {
-        if matches!(ends_soon(child), Ok(Some(_))) {
-            return;
-        }
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
 fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -190,6 +171,8 @@ fn tail(log: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Pid, Signal, kill_process};
+
     use super::*;
 
     const SHORT: Limits = Limits { total: Duration::from_secs(60), silence: Duration::from_millis(300) };

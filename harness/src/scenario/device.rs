@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,6 +19,7 @@ use super::{
     control::Control,
     device_events::{DeviceEvent, Listener},
 };
+use crate::child;
 
 /// The first argument that makes a harness program (or its test) be the device instead: see [`entry`].
 const AS_DEVICE: &str = "as-device";
@@ -178,7 +179,7 @@ impl Device {
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.killed = true;
-        self.wait(LIMIT)?.context("the device is killed and does not end")?;
+        child::wait(&mut self.child, LIMIT)?.context("the device is killed and does not end")?;
         Ok(())
     }
 
@@ -189,42 +190,17 @@ impl Device {
 
     /// Asks the device to stop and waits; an exit code other than 0 is an error.
     pub fn stop(&mut self) -> Result<()> {
-        self.terminate();
-        let status = self.wait(LIMIT)?.with_context(|| format!("the device did not stop within {LIMIT:?}"))?;
+        child::terminate(&mut self.child);
+        let status = child::wait(&mut self.child, LIMIT)?
+            .with_context(|| format!("the device did not stop within {LIMIT:?}"))?;
         ensure!(status.success(), "the device ended with {status}");
         Ok(())
-    }
-
-    fn terminate(&self) {
-        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-    }
-
-    fn wait(&mut self, limit: Duration) -> Result<Option<std::process::ExitStatus>> {
-        let deadline = Instant::now() + limit;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(Some(status));
-            }
-            if Instant::now() >= deadline {
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        self.terminate();
-        if !matches!(self.wait(LIMIT), Ok(Some(_))) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        child::stop(&mut self.child, LIMIT);
     }
 }
 
