@@ -30,7 +30,7 @@ fn a_command_in_the_guest_gives_its_output_and_its_exit_code() {
     let Some(output) = boot(&["--capacity", "256M", "--physical", "64M", "-c", line]) else { return };
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(7), "{stderr}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "mem0\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "mem0\n", "{stderr}");
     assert!(stderr.contains("trouble"), "{stderr}");
 }
 
@@ -40,8 +40,9 @@ fn an_overlay_is_in_the_guests_root() {
     std::fs::create_dir(folder.path().join("opt")).unwrap();
     std::fs::write(folder.path().join("opt/word"), "overlaid\n").unwrap();
     let Some(output) = boot(&["--overlay", folder.path().to_str().unwrap(), "-c", "cat /opt/word"]) else { return };
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "overlaid\n");
-    assert_eq!(output.status.code(), Some(0));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "overlaid\n", "{stderr}");
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
 }
 
 #[test]
