@@ -1,6 +1,6 @@
 //! What the store costs over the codec it calls, on the same blocks in the same run. Read the ratios, not the times:
 //! `store/write` against `store/raw_compress`, `store/read` against `store/raw_decompress`, `fill/store` against
-//! `fill/memcpy`, `turns` prints its ratios itself.
+//! `fill/memcpy`; `turns` and `medium` print their ratios themselves.
 //!
 //! `BENCH_IMAGE=FILE` takes the blocks from a raw memory image or any other large file instead of making them up.
 
@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use cxl_cram_device::store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig};
+use cxl_cram_device::{
+    hdm::media::{Media, MediaConfig, Threshold, Watermarks},
+    store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig},
+};
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat};
 
@@ -283,5 +286,44 @@ fn on<F: FnMut(usize)>(threads: usize, iters: u64, make: impl Fn() -> F + Sync) 
     start.elapsed()
 }
 
-criterion_group!(benches, codecs, turns, fill, threads);
+/// What the medium (poison, watermarks, the locks above the store) adds to the store, for 1, 2 and 4 threads that each have
+/// blocks of their own. Same-filled blocks, so that the codec does not hide it, and lz4. In turns, as above; prints medians
+/// of the time a block takes of all threads together.
+fn medium(_: &mut Criterion) {
+    const TURN: u64 = 10_000;
+    let watermarks = Watermarks { low: Threshold::Percent(10.0), high: Threshold::Percent(20.0) };
+    let config =
+        MediaConfig { capacity: 256 << 20, physical: (2 * BLOCKS * BLOCK_SIZE) as u64, codec: Codec::Lz4, watermarks };
+    for (name, blocks) in [("fill", vec![[0x5a; BLOCK_SIZE]]), ("lz4", blocks())] {
+        let media = Media::new(&config).expect("the medium is valid");
+        let store = store(Codec::Lz4);
+        for threads in [1, 2, 4] {
+            let mut times = [const { Vec::new() }; 2];
+            for turn in 0..31 {
+                for way in (0..2).map(|way| (way + turn) % 2) {
+                    let time = on(threads, TURN, || {
+                        |at| {
+                            let (to, block) = ((at * 7919 % BLOCKS) as u64, &blocks[at % blocks.len()]);
+                            match way {
+                                0 => store.write(to, block).expect("all fits"),
+                                _ => media.store(to, block),
+                            }
+                        }
+                    });
+                    times[way].push(time.as_nanos() as f64 / TURN as f64);
+                }
+            }
+            let [stored, settled] = times.map(|mut times| {
+                times.sort_by(f64::total_cmp);
+                times[times.len() / 2]
+            });
+            println!(
+                "medium/{name}/{threads}: store {stored:.0} ns, medium {settled:.0} ns ({:.2} times as long)",
+                settled / stored
+            );
+        }
+    }
+}
+
+criterion_group!(benches, codecs, turns, fill, threads, medium);
 criterion_main!(benches);

@@ -37,6 +37,8 @@ fn serve(directory: &Path) {
     let config = MediaConfig { capacity: CAPACITY, physical: CAPACITY, codec: Codec::Lz4, watermarks };
     let media = Media::new(&config).unwrap();
     let config = FuseConfig {
+        // More than the window: what leaves it, leaves it by request.
+        cache_bytes: 4 * CAPACITY,
         flush_interval: Duration::from_secs(3600),
         directory: directory.to_path_buf(),
         ..FuseConfig::default()

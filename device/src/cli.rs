@@ -1,8 +1,9 @@
 //! The command line of `cxl-cram-device`.
 
-use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use cxl_cram_kit::generate::{self, Shell};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -22,6 +23,31 @@ struct Cli {
 enum Command {
     Serve(Box<ServeArgs>),
     Bench(Box<BenchArgs>),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Print the completions of a shell.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  cxl-cram-device completions bash > ~/.local/share/bash-completion/completions/cxl-cram-device
+  cxl-cram-device completions fish > ~/.config/fish/completions/cxl-cram-device.fish
+  cxl-cram-device completions zsh  > FOLDER_OF_YOUR_FPATH/_cxl-cram-device")]
+struct CompletionsArgs {
+    /// Which shell
+    shell: Shell,
+}
+
+/// Write the manual: a page for the program, one for each command.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  cxl-cram-device man | man -l -            read the program's page
+  cxl-cram-device man ~/.local/share/man/man1")]
+struct ManArgs {
+    /// Where to write them; otherwise the program's page goes to standard output
+    folder: Option<PathBuf>,
 }
 
 /// The command line as data: what the program takes, for its documentation and its checks.
@@ -37,6 +63,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             serve::run(&args).map(|()| ExitCode::SUCCESS)
         }
         Command::Bench(args) => bench::run(&args).map_err(anyhow::Error::from),
+        Command::Completions(args) => {
+            generate::print(&generate::completions(args.shell, command())).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Man(args) => generate::manual(command(), args.folder.as_deref()).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("cxl-cram-device: {error:#}");

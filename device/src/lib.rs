@@ -3,15 +3,16 @@
 //! One room a layer, and each knows only the rooms listed before it:
 //!
 //! - [`store`]: 4 KiB blocks in, compressed bytes in a bounded arena out. Knows no CXL.
+//! - [`shape`]: how large a device can be, and the units of that.
 //! - [`hdm`]: the medium behind the HDM (store, poison, watermarks) and the windows through which guest loads and
 //!   stores reach it.
 //! - [`cxl`]: the PCI function as the specification describes it: configuration space, DVSECs, registers, mailbox.
 //!   Knows no sockets.
 //! - [`vfio_user`]: the wire to QEMU. Knows no CXL.
 //! - [`control`]: the QMP-style control socket.
-//! - [`serve`] puts them together; [`mod@bench`] measures data without a guest, knowing only the store; [`cli`] is
-//!   the command line.
-//! - [`html`] draws pages and charts for [`mod@bench`] and for the harness.
+//! - [`serve`]: all of these as one device.
+//! - [`mod@bench`]: measures data without a guest; of the rooms above it knows the store and the shape.
+//! - [`cli`]: the command line.
 
 // In the program, not in its tests: what a client, a guest, a file or a flag can cause is an error, not a panic.
 #![warn(clippy::unwrap_used, clippy::todo)]
@@ -21,8 +22,7 @@ pub mod cli;
 pub mod control;
 pub mod cxl;
 pub mod hdm;
-pub mod html;
 pub mod serve;
-pub mod size;
+pub mod shape;
 pub mod store;
 pub mod vfio_user;

@@ -1,7 +1,7 @@
 //! File descriptors a client sends: none may stay behind. Alone in its process, because it counts all there are.
 #![allow(clippy::unwrap_used, reason = "tests, and the helpers only tests call")]
 
-#[path = "vfio_user/peer.rs"]
+#[path = "device/vfio_user/peer.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the wire")]
 mod peer;
 

@@ -1,7 +1,7 @@
-//! `cxl-cram-harness`: see [`cxl_cram_harness::cli`].
+//! `cxl-cram-harness`: the lab's command line, with the scenarios of this workspace.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cxl_cram_harness::scenario::entry().unwrap_or_else(cxl_cram_harness::cli::main)
+    cxl_cram_lab::cli::main(&cxl_cram_scenarios::CATALOG)
 }

@@ -4,14 +4,17 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use crate::{size::parse_bytes, store::Codec};
+use cxl_cram_kit::size::parse_bytes;
 
-/// Bytes measured of big inputs unless told otherwise.
+use super::{input::Named, planner::Goal};
+use crate::{shape, store::Codec};
+
+/// Bytes measured of big inputs by default.
 pub(super) const DEFAULT_SAMPLE: u64 = 1 << 30;
 
 /// Measure how well data would compress on the device.
 ///
-/// Reads files, directories, memory dumps, a process or a stream; runs every codec on all CPUs; says what the data would take
+/// Reads files, directories, memory dumps, a process or a stream; runs every codec on all CPUs; reports what the data would take
 /// on the device, how long a block takes, and how much capacity a device could promise for such data. Needs no guest.
 #[derive(Args, Clone, Debug)]
 #[command(group = ArgGroup::new("what").multiple(false).args(["inputs", "pid"]))]
@@ -25,6 +28,9 @@ Examples:
 
   A running process, at several block sizes:
     cxl-cram-device bench --pid 4711 --codec lz4,zstd:3 --block-size 1K,4K,16K
+
+  What a compressed core has in it, not the compressed bytes:
+    zstd -dc core.zst | cxl-cram-device bench -
 
   What could 256 GiB of media promise, if 2000 MiB/s are demoted and 800 MiB/s reclaimed?
     cxl-cram-device bench --physical 256G --write-rate 2000 --reclaim-rate 800 guest.elf
@@ -55,6 +61,10 @@ pub struct BenchArgs {
     #[arg(long, conflicts_with = "sample")]
     pub all: bool,
 
+    /// Measure files and streams as the bytes they are: compressed ones too, holes as zeros, core dumps with their headers
+    #[arg(long, conflicts_with = "pid")]
+    pub as_is: bool,
+
     /// Where the sample and the planner draw from: the same seed, the same draw
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -64,7 +74,7 @@ pub struct BenchArgs {
     pub threads: Option<u16>,
 
     /// Planner: media that the device has
-    #[arg(long, value_name = "SIZE", default_value = "256G", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "256G", value_parser = parse_physical)]
     pub physical: u64,
 
     /// Planner: size of a window of the guest's data, MiB
@@ -104,6 +114,30 @@ pub struct BenchArgs {
     pub html: Option<PathBuf>,
 }
 
+impl BenchArgs {
+    /// What the planner plans for.
+    pub(super) fn goal(&self) -> Goal {
+        Goal {
+            physical: self.physical,
+            window: self.window,
+            odds: self.odds,
+            write_rate: self.write_rate,
+            reclaim_rate: self.reclaim_rate,
+            reaction: self.reaction,
+            hysteresis: self.hysteresis,
+        }
+    }
+
+    /// What is measured.
+    pub(super) fn named(&self) -> Named<'_> {
+        match self.pid {
+            Some(pid) => Named::Process(pid),
+            None if self.inputs.is_empty() => Named::Stdin,
+            None => Named::Paths(&self.inputs),
+        }
+    }
+}
+
 fn parse_block_size(text: &str) -> Result<usize, String> {
     match parse_bytes(text) {
         Ok(size @ (1024 | 2048 | 4096 | 8192 | 16_384)) => Ok(size as usize),
@@ -116,6 +150,12 @@ fn parse_sample(text: &str) -> Result<u64, String> {
         0 => Err("a sample needs at least a byte; use --all for everything".into()),
         bytes => Ok(bytes),
     }
+}
+
+/// Media that some device has.
+fn parse_physical(text: &str) -> Result<u64, String> {
+    let physical = parse_bytes(text)?;
+    shape::check(shape::CAPACITY_MAX, physical).map(|()| physical).map_err(|error| error.to_string())
 }
 
 fn parse_odds(text: &str) -> Result<f64, String> {

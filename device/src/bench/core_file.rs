@@ -29,13 +29,13 @@ pub(super) enum CoreError {
     #[error("this is a compressed kdump file, not memory: dump as plain ELF, for QEMU with `dump-guest-memory FILE`")]
     Kdump,
     /// The headers make no sense.
-    #[error("the core dump has a damaged ELF header ({0}); dump it again")]
+    #[error("the core dump has a damaged ELF header; dump it again")]
     Header(#[from] ParseError),
     /// No memory in it.
     #[error("the core dump has no memory in it: it needs PT_LOAD segments with contents")]
     Empty,
     /// The file cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

@@ -1,14 +1,27 @@
 //! Where the pages are: inputs resolved to extents of pages, before any of them is read.
 
-use std::fs::{self, File, OpenOptions};
+use std::error::Error;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, IsTerminal, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use super::container::{Container, HEAD, Place};
 use super::core_file::{self, CoreError};
 use super::walk::walk;
-use super::{BenchArgs, PAGE, process};
+use super::{PAGE, holes, process};
+
+/// What a user names to be measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Named<'a> {
+    /// The resident anonymous pages of a process.
+    Process(u32),
+    /// Standard input.
+    Stdin,
+    /// Files, directories, FIFOs, block devices; `-` is standard input.
+    Paths(&'a [PathBuf]),
+}
 
 /// What can be read at an offset.
 #[derive(Debug)]
@@ -26,6 +39,16 @@ pub(super) enum Stream {
     Stdin,
     /// A FIFO.
     Fifo(PathBuf),
+}
+
+impl Stream {
+    /// What to call it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Stdin => "standard input".into(),
+            Self::Fifo(path) => path.display().to_string(),
+        }
+    }
 }
 
 /// Consecutive bytes of an origin; the last page is filled up with zeros.
@@ -59,31 +82,30 @@ pub(super) struct Input {
     pub(super) streams: Vec<Stream>,
     /// Passed over in directories.
     pub(super) skipped: u64,
+    /// Bytes of files that were never written, in no extent.
+    pub(super) holes: u64,
+    /// Whether files and streams are read as the bytes they are.
+    pub(super) as_is: bool,
     /// What could not be read, a sentence each.
     pub(super) failures: Vec<String>,
 }
 
 impl Input {
-    /// Resolves what the command line names, on so many threads. An interrupt ends it early.
-    pub(super) fn find(args: &BenchArgs, threads: usize, interrupted: &AtomicBool) -> Self {
-        let mut input = Self::default();
-        if let Some(pid) = args.pid {
-            input.what = format!("process {pid}");
-            match process::resident(pid) {
-                Ok(ranges) => {
-                    input.origins.push(Origin::Process(pid));
-                    input.extents.extend(ranges.into_iter().map(|(offset, bytes)| Extent { origin: 0, offset, bytes }));
-                }
-                Err(error) => input.failures.push(error.to_string()),
+    /// Resolves the named inputs, on so many threads. An interrupt ends it early. `as_is`: see [`Input::as_is`].
+    pub(super) fn find(named: Named<'_>, as_is: bool, threads: usize, interrupted: &AtomicBool) -> Self {
+        let mut input = Self { as_is, ..Self::default() };
+        let paths = match named {
+            Named::Process(pid) => {
+                input.add_process(pid);
+                return input;
             }
-            return input;
-        }
-        let stdin = [PathBuf::from("-")];
-        let named = if args.inputs.is_empty() { &stdin[..] } else { &args.inputs };
+            Named::Stdin => &[PathBuf::from("-")],
+            Named::Paths(paths) => paths,
+        };
         let names =
-            named.iter().map(|path| if is_dash(path) { "standard input".into() } else { path.display().to_string() });
+            paths.iter().map(|path| if is_dash(path) { "standard input".into() } else { path.display().to_string() });
         input.what = names.collect::<Vec<_>>().join(", ");
-        for path in named {
+        for path in paths {
             input.add_named(path, threads, interrupted);
         }
         input
@@ -92,6 +114,17 @@ impl Input {
     /// Pages in the extents.
     pub(super) fn pages(&self) -> u64 {
         self.extents.iter().map(Extent::pages).sum()
+    }
+
+    fn add_process(&mut self, pid: u32) {
+        self.what = format!("process {pid}");
+        match process::resident(pid) {
+            Ok(ranges) => {
+                self.origins.push(Origin::Process(pid));
+                self.extents.extend(ranges.into_iter().map(|(offset, bytes)| Extent { origin: 0, offset, bytes }));
+            }
+            Err(error) => self.fail(sentence(&error)),
+        }
     }
 
     fn add_named(&mut self, path: &Path, threads: usize, interrupted: &AtomicBool) {
@@ -110,12 +143,12 @@ impl Input {
         if kind.is_dir() {
             self.add_directory(path, threads, interrupted);
         } else if kind.is_file() {
-            self.add_file(path, meta.len());
+            self.add_file(path, meta.len(), is_sparse(&meta));
         } else if kind.is_fifo() {
             self.streams.push(Stream::Fifo(path.into()));
         } else if kind.is_block_device() {
             match File::open(path).and_then(|mut file| file.seek(SeekFrom::End(0))) {
-                Ok(len) => self.add_file(path, len),
+                Ok(len) => self.add_file(path, len, false),
                 Err(error) => self.fail(cannot_read(path, &error)),
             }
         } else {
@@ -125,26 +158,30 @@ impl Input {
 
     /// All files below, without following symbolic links.
     fn add_directory(&mut self, top: &Path, threads: usize, interrupted: &AtomicBool) {
-        for listing in walk(top, threads, interrupted) {
-            for (path, ranges) in listing.files {
-                self.add_ranges(path, ranges);
+        for listing in walk(top, threads, self.as_is, interrupted) {
+            for (path, contents) in listing.files {
+                self.add_contents(path, contents);
             }
             self.skipped += listing.skipped;
             self.failures.extend(listing.failures);
         }
     }
 
-    fn add_file(&mut self, path: &Path, len: u64) {
-        match ranges(path, len, 0) {
-            Ok(ranges) => self.add_ranges(path.into(), ranges),
+    fn add_file(&mut self, path: &Path, len: u64, sparse: bool) {
+        match contents(path, len, Look { named: true, as_is: self.as_is, sparse }) {
+            Ok(contents) => self.add_contents(path.into(), contents),
             Err(sentence) => self.fail(sentence),
         }
     }
 
-    fn add_ranges(&mut self, path: PathBuf, ranges: Vec<(u64, u64)>) {
+    fn add_contents(&mut self, path: PathBuf, contents: Contents) {
+        self.holes += contents.holes;
+        if contents.ranges.is_empty() {
+            return;
+        }
         let origin = self.origins.len();
         self.origins.push(Origin::File(path));
-        self.extents.extend(ranges.into_iter().map(|(offset, bytes)| Extent { origin, offset, bytes }));
+        self.extents.extend(contents.ranges.into_iter().map(|(offset, bytes)| Extent { origin, offset, bytes }));
     }
 
     fn fail(&mut self, sentence: impl Into<String>) {
@@ -152,20 +189,68 @@ impl Input {
     }
 }
 
-/// Offset and length of what is to be read of a file of `len` bytes: all, or the memory in a core dump. Only files of
-/// at least `core_min` bytes are looked into.
-pub(super) fn ranges(path: &Path, len: u64, core_min: u64) -> Result<Vec<(u64, u64)>, String> {
+/// In directories, files from this size on are looked into for a core dump. A smaller one is read as it is, which is
+/// nearly the same pages.
+const CORE_MIN: u64 = 1 << 20;
+
+/// What is to be read of a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// Offset and length of each part.
+    pub(super) ranges: Vec<(u64, u64)>,
+    /// Bytes left out because they were never written.
+    pub(super) holes: u64,
+}
+
+/// How to look at a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Whether the command line names it: then it is what its user thinks it is, or refused.
+    pub(super) named: bool,
+    /// Whether its bytes are to be measured whatever they are.
+    pub(super) as_is: bool,
+    /// Whether it may have holes.
+    pub(super) sparse: bool,
+}
+
+/// What is to be read of a file of `len` bytes: all, or the memory in a core dump; without the holes.
+pub(super) fn contents(path: &Path, len: u64, look: Look) -> Result<Contents, String> {
     if len == 0 {
-        return Ok(Vec::new());
+        return Ok(Contents::default());
     }
-    if len < core_min {
-        return Ok(vec![(0, len)]);
+    let whole = vec![(0, len)];
+    if look.as_is || !(look.named || look.sparse || len >= CORE_MIN) {
+        return Ok(Contents { ranges: whole, holes: 0 });
     }
-    match open(path).map_err(CoreError::from).and_then(|file| core_file::segments(&file, len)) {
-        Ok(segments) => Ok(segments.unwrap_or_else(|| vec![(0, len)])),
-        Err(CoreError::Io(error)) => Err(cannot_read(path, &error)),
-        Err(error) => Err(format!("{}: {error}", path.display())),
+    let file = open(path).map_err(|error| cannot_read(path, &error))?;
+    if look.named
+        && let Some(container) = container(&file)
+    {
+        return Err(container.refusal(Place::File(path)));
     }
+    let ranges = match core_file::segments(&file, len) {
+        Ok(segments) => segments.unwrap_or(whole),
+        Err(CoreError::Io(error)) => return Err(cannot_read(path, &error)),
+        Err(error) => return Err(format!("{}: {}", path.display(), sentence(&error))),
+    };
+    if !look.sparse {
+        return Ok(Contents { ranges, holes: 0 });
+    }
+    let bytes = |ranges: &[(u64, u64)]| ranges.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let data: Vec<_> = ranges.iter().flat_map(|(start, len)| holes::data(&file, *start, *len)).collect();
+    Ok(Contents { holes: bytes(&ranges) - bytes(&data), ranges: data })
+}
+
+/// What a file is by its first bytes, if these can be read.
+pub(super) fn container(file: &File) -> Option<Container> {
+    let mut head = [0; HEAD];
+    let got = file.read_at(&mut head, 0).ok()?;
+    Container::recognise(&head[..got])
+}
+
+/// Whether a file takes less room than it is long.
+pub(super) fn is_sparse(meta: &Metadata) -> bool {
+    meta.is_file() && meta.blocks().saturating_mul(512) < meta.len()
 }
 
 /// Opens a file for reading. Does not hang on what has become a FIFO meanwhile.
@@ -176,6 +261,12 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 /// The sentence for a file that cannot be read.
 pub(super) fn cannot_read(path: &Path, error: &io::Error) -> String {
     format!("cannot read {}: {error}", path.display())
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn sentence(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn is_dash(path: &Path) -> bool {

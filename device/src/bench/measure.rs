@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::codec::{Engine, fill_word};
 use super::packing::{self, Packing};
 use super::progress::Progress;
 use super::reader::Reader;
@@ -12,7 +11,7 @@ use super::report::SameFilled;
 use super::sample::RUN_PAGES;
 use super::times::Times;
 use super::{BenchError, PAGE};
-use crate::store::{BLOCK_SIZE, Block, Codec, Store, StoreConfig};
+use crate::store::{BLOCK_SIZE, Block, Codec, Engine, Form, Store, StoreConfig, fill_word};
 
 /// Classes of the histogram.
 pub(super) const CLASSES: usize = 64;
@@ -163,7 +162,7 @@ impl Findings {
     }
 }
 
-/// What all workers are told.
+/// The instructions for all workers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Orders<'a> {
     /// What to measure.
@@ -179,10 +178,10 @@ pub(super) struct Orders<'a> {
 /// One thread: measures chunks until there are no more.
 pub(super) struct Worker<'a> {
     orders: Orders<'a>,
-    engines: Vec<Engine>,
-    /// Engines of their own for the bare calls; none if they are not asked for.
-    bare: Vec<Engine>,
-    /// Payload lengths of the chunk at hand; None for same-filled blocks.
+    codecs: Vec<Bare>,
+    /// Codecs of their own for the bare calls; none if they are not asked for.
+    bare: Vec<Bare>,
+    /// Payload lengths of the current chunk; None for same-filled blocks.
     lengths: Vec<Option<usize>>,
     found: Findings,
 }
@@ -190,10 +189,10 @@ pub(super) struct Worker<'a> {
 impl<'a> Worker<'a> {
     /// A worker that has measured nothing.
     pub(super) fn new(orders: Orders<'a>) -> Result<Self, BenchError> {
-        let engines = || orders.configs.iter().map(|config| engine(*config)).collect::<Result<_, _>>();
-        let bare = if orders.compare_raw { engines()? } else { Vec::new() };
+        let codecs = || orders.configs.iter().map(|config| Bare::new(*config)).collect::<Result<_, _>>();
+        let bare = if orders.compare_raw { codecs()? } else { Vec::new() };
         let found = Findings::new(orders.configs);
-        Ok(Self { orders, engines: engines()?, bare, lengths: Vec::new(), found })
+        Ok(Self { orders, codecs: codecs()?, bare, lengths: Vec::new(), found })
     }
 
     /// Measures what the reader gives.
@@ -235,7 +234,7 @@ impl<'a> Worker<'a> {
 
     /// The blocks of a chunk through one codec. What a logical byte takes.
     fn blocks(&mut self, at: usize, config: Config, bytes: &[u8]) -> Result<f64, BenchError> {
-        let (engine, tally) = (&mut self.engines[at], &mut self.found.tallies[at]);
+        let (codec, tally) = (&mut self.codecs[at], &mut self.found.tallies[at]);
         let (size, class) = (config.block_size, config.block_size / CLASSES);
         let (mut blocks, mut footprint) = (0, 0);
         let mut filled_up = Vec::new();
@@ -258,12 +257,12 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let start = Instant::now();
-            let packed = engine.pack(block);
+            let packed = codec.pack(block);
             let packed_at = Instant::now();
             tally.compress.add(nanoseconds(start, packed_at));
             let len = match packed {
-                Some(len) => {
-                    let whole = engine.unpack(len).is_some();
+                Some((form, len)) => {
+                    let whole = codec.unpack(form, len).is_some();
                     tally.decompress.add(nanoseconds(packed_at, Instant::now()));
                     if !whole {
                         return Err(BenchError::Corrupt(config.codec));
@@ -299,16 +298,17 @@ impl<'a> Worker<'a> {
         }
         Ok(())
     }
+
     /// The codec calls on a chunk just measured, and nothing else: no reading, no clock a block, no counting. Its bytes are
     /// in the cache by then.
     fn bare(&mut self, bytes: &[u8]) {
         let start = Instant::now();
-        for (config, engine) in self.orders.configs.iter().zip(&mut self.bare) {
-            for block in bytes.chunks_exact(config.block_size) {
+        for codec in &mut self.bare {
+            for block in bytes.chunks_exact(codec.out.len()) {
                 if fill_word(block).is_none()
-                    && let Some(len) = engine.pack(block)
+                    && let Some((form, len)) = codec.pack(block)
                 {
-                    std::hint::black_box(engine.unpack(len));
+                    std::hint::black_box(codec.unpack(form, len));
                 }
             }
         }
@@ -318,8 +318,30 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn engine(config: Config) -> Result<Engine, BenchError> {
-    Engine::new(config.codec, config.block_size).ok_or(BenchError::NoCodec(config.codec))
+/// The store's codec for one config, and room to decompress a block.
+struct Bare {
+    codec: Codec,
+    engine: Engine,
+    out: Vec<u8>,
+}
+
+impl Bare {
+    fn new(Config { codec, block_size }: Config) -> Result<Self, BenchError> {
+        let mut engine = Engine::new(block_size);
+        engine.prepare(codec).ok_or(BenchError::NoCodec(codec))?;
+        Ok(Self { codec, engine, out: vec![0; block_size] })
+    }
+
+    /// Compresses a block. What its payload is and how long; None if it is stored raw.
+    fn pack(&mut self, block: &[u8]) -> Option<(Form, usize)> {
+        let (form, payload) = self.engine.pack(self.codec, block);
+        (form != Form::Raw).then_some((form, payload.len()))
+    }
+
+    /// Decompresses the last payload. None if that is not a whole block.
+    fn unpack(&mut self, form: Form, len: usize) -> Option<()> {
+        self.engine.unpack(form, len, &mut self.out)
+    }
 }
 
 fn nanoseconds(from: Instant, to: Instant) -> u64 {

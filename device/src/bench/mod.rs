@@ -1,12 +1,13 @@
 //! The bench: how well data would compress on the device, without a guest.
 //!
-//! It reads pages of 4 KiB from files, memory dumps or a process, puts them through each codec on all cores, and says how
-//! much media they would take, how long a block takes, and how much capacity a device could promise for such data.
+//! It reads pages of 4 KiB from files, memory dumps or a process, compresses them with each codec on all cores, and
+//! reports how much media they would take, how long a block takes, and how much capacity a device could promise for such data.
 //! `docs/bench.md` explains every figure.
 
 mod args;
-mod codec;
+mod container;
 mod core_file;
+mod holes;
 pub mod html;
 mod input;
 mod measure;
@@ -20,6 +21,7 @@ mod sample;
 mod text;
 mod times;
 mod walk;
+mod words;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -33,11 +35,13 @@ use args::DEFAULT_SAMPLE;
 use input::Input;
 use measure::{Check, Config, Findings, Orders, Tally, Worker};
 use parking_lot::Mutex;
+use planner::Measured;
 use progress::Progress;
 use reader::{CHUNK, Choice, Feed, Reader, Taken};
-use report::{CodecResult, Machine, Report, Sample, Source, StoreCheck, Throughput};
+use report::{CodecResult, Compressed, Machine, Report, Sample, Source, StoreCheck, Throughput};
 
 use crate::store::{Codec, StoreError};
+use cxl_cram_kit::size::format_bytes;
 
 /// Bytes in a page of the input.
 const PAGE: usize = 4096;
@@ -57,19 +61,19 @@ pub enum BenchError {
     #[error("{0} does not decompress what it compressed: a defect of the codec, please report it")]
     Corrupt(Codec),
     /// The store could not be made, or refused a block.
-    #[error("the store that checks the packing failed: {0}")]
+    #[error("the store that checks the packing failed")]
     Store(#[from] StoreError),
     /// A thread is gone.
     #[error("a measuring thread panicked: a defect, please report it")]
     Thread,
     /// The handler of signals could not be set.
-    #[error("cannot wait for SIGINT: {0}")]
-    Signal(io::Error),
+    #[error("cannot wait for SIGINT")]
+    Signal(#[source] io::Error),
     /// Standard output.
-    #[error("cannot write the report: {0}")]
-    Output(io::Error),
+    #[error("cannot write the report")]
+    Output(#[source] io::Error),
     /// The page.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}", path.display())]
     Html {
         /// The file.
         path: PathBuf,
@@ -82,7 +86,7 @@ pub enum BenchError {
 pub fn run(args: &BenchArgs) -> Result<ExitCode, BenchError> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one kills, in case the first is not heard.
+        // The second signal kills, in case the first is not noticed.
         signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), Arc::clone(&interrupted))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
             .map_err(BenchError::Signal)?;
@@ -146,7 +150,7 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
     let orders = Orders { configs: &configs, checks: &checks, planned, compare_raw: args.compare_raw };
 
     let start = Instant::now();
-    let input = Input::find(args, threads, interrupted);
+    let input = Input::find(args.named(), args.as_is, threads, interrupted);
     let found_pages = input.pages();
     let sample = (!args.all).then(|| args.sample.unwrap_or(DEFAULT_SAMPLE).div_ceil(PAGE as u64));
     let pages = sample.map_or(found_pages, |sample| sample.min(found_pages));
@@ -162,7 +166,7 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
             Ok::<_, BenchError>(found)
         })
     })?;
-    progress.into_inner().finish();
+    drop(progress);
     let taken = feed.taken();
     let bare = found.bare_ns as f64 / 1e9 / threads as f64;
     let seconds = start.elapsed().as_secs_f64() - bare;
@@ -170,13 +174,18 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
 
     let failures: Vec<String> = input.failures.iter().chain(&taken.failures).cloned().collect();
     if found.pages == 0 {
-        let empty = format!("{} has no data in it", if input.what.is_empty() { "the input" } else { &input.what });
+        let holes = match input.holes {
+            0 => String::new(),
+            holes => format!(": {} of holes, which were never written", format_bytes(holes)),
+        };
+        let empty =
+            format!("{} has no data in it{holes}", if input.what.is_empty() { "the input" } else { &input.what });
         let stopped = interrupted.then(|| "interrupted before the first page".to_owned());
         let reason = stopped.unwrap_or_else(|| if failures.is_empty() { empty } else { failures.join("; ") });
         return Err(BenchError::Nothing(reason));
     }
     found.runs.sort_by_key(|run| run.number);
-    let compressed = found.tallies.iter().any(|tally| tally.compress.blocks > 0);
+    let compressed = found.tallies.iter().any(|tally| tally.compress.blocks() > 0);
     let engine_over_raw = (args.compare_raw && compressed && seconds > 0.0).then(|| bare / seconds);
 
     let results: Vec<CodecResult> = configs
@@ -191,12 +200,25 @@ fn measure(args: &BenchArgs, interrupted: &AtomicBool) -> Result<Report, BenchEr
         run_bytes: if taken.cut { taken.stream_bytes } else { (CHUNK as u64).min(pages * PAGE as u64) },
         seed: args.seed,
     });
+    let measured = Measured {
+        config: configs[planned],
+        runs: &found.runs,
+        bytes: found.pages * PAGE as u64,
+        correction,
+        sampled: pages < found_pages,
+    };
+    let plan = planner::plan(&args.goal(), measured, args.seed);
+    let (planner, no_plan) = match plan {
+        Ok(plan) => (Some(plan), None),
+        Err(why) => (None, Some(why.to_string())),
+    };
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").into(),
         source: source(&input, &taken, &found, sampled, interrupted, seconds),
         same_filled: found.same_filled,
         machine: Machine { cpus, threads },
-        planner: planner::plan(args, configs[planned], &found.runs, correction, pages < found_pages),
+        planner,
+        no_plan,
         results,
         failures,
     })
@@ -218,13 +240,19 @@ fn source(
         pages: found.pages,
         parts: taken.parts,
         skipped: input.skipped,
+        holes_bytes: input.holes,
+        compressed: taken
+            .compressed
+            .iter()
+            .map(|(container, parts)| Compressed { format: container.name().into(), parts: *parts })
+            .collect(),
         sampled,
         interrupted,
         seconds,
     }
 }
 
-/// What the real store takes over what the rule says, where it took anything.
+/// The real store's footprint divided by the rule's; 1 if the rule's is 0.
 fn correction(check: &StoreCheck) -> f64 {
     if check.rule_bytes == 0 { 1.0 } else { check.store_bytes as f64 / check.rule_bytes as f64 }
 }
@@ -246,10 +274,10 @@ fn result(
     let over = |logical: f64, taken: f64| (taken > 0.0).then(|| logical / taken);
     let (logical, data) = (tally.blocks as f64 * size, tally.data_bytes as f64);
     let distinct = (tally.blocks - tally.same_filled) as f64 * size;
-    let filled_footprint = (tally.same_filled * packing::MAP_ENTRY) as f64;
+    let filled_footprint = (tally.same_filled * crate::store::MAP_ENTRY) as f64;
     let rate = |times: &times::Times| {
         let seconds = times.total_ns as f64 / 1e9;
-        over(times.blocks as f64 * size / f64::from(1 << 20), seconds)
+        over(times.blocks() as f64 * size / f64::from(1 << 20), seconds)
     };
     let (compress, decompress) = (rate(&tally.compress), rate(&tally.decompress));
     let in_all = |rate: Option<f64>| rate.map(|rate| rate * threads as f64);
@@ -280,5 +308,25 @@ fn result(
             decompress_all_cores_mib_s: in_all(decompress),
             engine_over_raw,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_repeats_what_caused_it() {
+        let cause = || io::Error::from_raw_os_error(libc::EISDIR);
+        for error in [
+            BenchError::Signal(cause()),
+            BenchError::Output(cause()),
+            BenchError::Html { path: "page.html".into(), source: cause() },
+            BenchError::Store(StoreError::OutOfRange { block: 1, blocks: 1 }),
+        ] {
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            let whole = format!("{:#}", anyhow::Error::from(error));
+            assert_eq!(whole.matches(&source).count(), 1, "{whole}");
+        }
     }
 }

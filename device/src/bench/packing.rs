@@ -6,13 +6,7 @@
 //! holds the rule against the real store in every run.
 
 use super::PAGE;
-
-/// Slot sizes are multiples of this.
-pub(super) const STEP: usize = 32;
-/// Map entry of a block, bytes.
-pub(super) const MAP_ENTRY: u64 = 8;
-/// Back-pointer of a slot, bytes; as much again a frame for the list of frames.
-const POINTER: u64 = 4;
+use crate::store::{MAP_ENTRY, POINTER, STEP};
 
 /// Blocks by size class.
 #[derive(Clone, Debug)]

@@ -10,6 +10,8 @@ use super::PAGE;
 const FILE_OR_SHARED: u64 = 1 << 61;
 /// In an entry of `/proc/PID/pagemap`: the page is present in RAM.
 const PRESENT: u64 = 1 << 63;
+/// In the flags of `/proc/PID/stat`: PF_KTHREAD of the kernel's `sched.h`.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 /// Entries read at a time.
 const BATCH: u64 = 8192;
 
@@ -22,14 +24,25 @@ pub(super) enum ProcessError {
     /// Not ours.
     #[error("process {0} may not be read: run as its user or as root (ptrace access is needed)")]
     Forbidden(u32),
-    /// It has no address space.
-    #[error("process {0} has no anonymous memory that is resident (a kernel thread, a zombie, or all is swapped out)")]
+    /// It runs in the kernel.
+    #[error("process {pid} is the kernel thread {name}: it has no memory of its own to measure")]
+    KernelThread {
+        /// The process.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
+    /// It has ended.
+    #[error("process {0} has ended and left no memory; only its parent has not collected it yet (a zombie)")]
+    Zombie(u32),
+    /// All is elsewhere.
+    #[error("process {0} has no anonymous memory that is resident: it is all of files, shared or swapped out")]
     Nothing(u32),
     /// Another size of page.
     #[error("pages of {0} bytes are not supported: --pid needs a host with pages of 4096 bytes")]
     PageSize(usize),
     /// Anything else.
-    #[error("cannot read the memory of process {pid}: {source}")]
+    #[error("cannot read the memory of process {pid}")]
     Io {
         /// The process.
         pid: u32,
@@ -42,11 +55,30 @@ impl ProcessError {
     /// What an error of a file below `/proc/PID` means.
     pub(super) fn of(pid: u32, source: io::Error) -> Self {
         match source.raw_os_error() {
-            Some(libc::ENOENT | libc::ESRCH) => Self::Gone(pid),
-            Some(libc::EACCES | libc::EPERM) => Self::Forbidden(pid),
+            Some(libc::ENOENT | libc::ESRCH) => Self::without_memory(pid).unwrap_or(Self::Gone(pid)),
+            Some(libc::EACCES | libc::EPERM) => Self::without_memory(pid).unwrap_or(Self::Forbidden(pid)),
             _ => Self::Io { pid, source },
         }
     }
+
+    /// Why a process that is there has no address space; None if it has one, or is not there.
+    fn without_memory(pid: u32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        let (name, state, flags) = parse_stat(&stat)?;
+        if flags & KERNEL_THREAD != 0 {
+            return Some(Self::KernelThread { pid, name: name.to_owned() });
+        }
+        matches!(state, "Z" | "X").then_some(Self::Zombie(pid))
+    }
+}
+
+/// Name, state and flags in a `/proc/PID/stat`.
+fn parse_stat(stat: &str) -> Option<(&str, &str, u32)> {
+    // The name may hold anything, brackets and spaces too.
+    let (before, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    Some((before.split_once('(')?.1, fields.next()?, fields.nth(5)?.parse().ok()?))
 }
 
 /// Opens the memory of a process, to be read at its addresses.
@@ -85,7 +117,10 @@ pub(super) fn resident(pid: u32) -> Result<Vec<(u64, u64)>, ProcessError> {
             }
         }
     }
-    if runs.is_empty() { Err(ProcessError::Nothing(pid)) } else { Ok(runs) }
+    if runs.is_empty() {
+        return Err(ProcessError::without_memory(pid).unwrap_or(ProcessError::Nothing(pid)));
+    }
+    Ok(runs)
 }
 
 /// Start and end of a readable mapping that can have pages of its own.
@@ -103,6 +138,14 @@ fn mapping(line: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_in_stat_may_have_spaces_and_brackets() {
+        let stat = "7 (a) Z (b c) S 1 7 7 0 -1 4194560 100 0";
+        assert_eq!(parse_stat(stat), Some(("a) Z (b c", "S", 4_194_560)));
+        assert_eq!(parse_stat("7 (a"), None);
+        assert_eq!(parse_stat(""), None);
+    }
 
     #[test]
     fn mappings_of_the_kernel_and_unreadable_ones_are_passed_over() {

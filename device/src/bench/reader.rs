@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::input::{Extent, Input, Origin, Stream, cannot_read, open};
+use super::container::{Container, HEAD, Place};
+use super::input::{self, Extent, Input, Origin, Stream, cannot_read, open, sentence};
 use super::process::{self, ProcessError};
 use super::sample::RUN_PAGES;
 use super::{PAGE, sample};
@@ -41,11 +42,13 @@ pub(super) struct Taken {
     pub(super) stream_bytes: u64,
     /// Whether a stream had more.
     pub(super) cut: bool,
+    /// Parts that are compressed already, by how.
+    pub(super) compressed: BTreeMap<Container, u64>,
     /// What could not be read, in the order of the input.
     pub(super) failures: Vec<String>,
 }
 
-/// What the readers of all workers share. Which pages are in which chunk does not depend on who reads it.
+/// The state that the readers of all workers share. The pages of a chunk do not depend on the worker that reads it.
 #[derive(Debug)]
 pub(super) struct Feed<'a> {
     input: &'a Input,
@@ -55,6 +58,8 @@ pub(super) struct Feed<'a> {
     streams: Mutex<Streams<'a>>,
     /// One an origin, by its index; those of streams follow.
     failures: Mutex<BTreeMap<usize, String>>,
+    /// What origins and streams that were read are, by the same index.
+    containers: Mutex<BTreeMap<usize, Container>>,
 }
 
 impl<'a> Feed<'a> {
@@ -80,6 +85,7 @@ impl<'a> Feed<'a> {
                 taken: Taken::default(),
             }),
             failures: Mutex::default(),
+            containers: Mutex::default(),
         }
     }
 
@@ -87,6 +93,9 @@ impl<'a> Feed<'a> {
     pub(super) fn taken(self) -> Taken {
         let mut taken = self.streams.into_inner().taken;
         taken.parts += self.cursor.into_inner().parts;
+        for container in self.containers.into_inner().into_values() {
+            *taken.compressed.entry(container).or_default() += 1;
+        }
         taken.failures = self.failures.into_inner().into_values().collect();
         taken
     }
@@ -148,14 +157,25 @@ impl Cursor<'_> {
     }
 }
 
+/// A stream that is being read.
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    /// Whether it has given anything.
+    given: bool,
+    /// Its first bytes, until they are handed out.
+    head: Vec<u8>,
+    /// Whether the first bytes were looked at.
+    known: bool,
+}
+
 /// How far the streams are read.
 #[derive(Debug)]
 struct Streams<'a> {
     streams: &'a [Stream],
-    /// The stream at hand.
+    /// The current stream.
     at: usize,
-    /// The same, and whether it has given anything.
-    open: Option<(File, bool)>,
+    open: Option<Opened>,
     /// Bytes to measure yet; None for all.
     left: Option<u64>,
     /// Without what the extents gave.
@@ -168,15 +188,11 @@ impl Streams<'_> {
         let mut filled = 0;
         while filled < chunk.len() && !feed.interrupted.load(Relaxed) {
             let Some(stream) = self.streams.get(self.at) else { break };
-            match self.read(stream, &mut chunk[filled..]) {
+            match self.read(stream, &mut chunk[filled..], feed) {
                 Ok(Some(got @ 1..)) => filled += got,
                 Ok(None) => {}
                 ended => {
-                    if let Err(error) = ended {
-                        let sentence = match stream {
-                            Stream::Stdin => format!("cannot read standard input: {error}"),
-                            Stream::Fifo(path) => cannot_read(path, &error),
-                        };
+                    if let Err(sentence) = ended {
                         feed.fail(feed.input.origins.len() + self.at, sentence);
                     }
                     self.at += 1;
@@ -191,38 +207,84 @@ impl Streams<'_> {
     }
 
     /// Reads what is there: 0 at the end, None if nothing is there yet.
-    fn read(&mut self, stream: &Stream, room: &mut [u8]) -> io::Result<Option<usize>> {
+    fn read(&mut self, stream: &Stream, room: &mut [u8], feed: &Feed<'_>) -> Result<Option<usize>, String> {
         if self.left == Some(0) {
             self.taken.cut = true;
             return Ok(Some(0));
         }
-        let (file, given) = match &mut self.open {
-            Some(open) => open,
-            None => self.open.insert((
-                match stream {
-                    Stream::Stdin => io::stdin().as_fd().try_clone_to_owned()?.into(),
-                    // Not blocking, so that waiting for its writer can be interrupted.
-                    Stream::Fifo(path) => open(path)?,
-                },
-                false,
-            )),
+        let fail = |error| match stream {
+            Stream::Stdin => format!("cannot read standard input: {error}"),
+            Stream::Fifo(path) => cannot_read(path, &error),
         };
-        // A pipe may be silent for long, and a read of it would not end on a signal.
-        match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&PATIENCE)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let want = self.left.map_or(room.len(), |left| room.len().min(usize::try_from(left).unwrap_or(room.len())));
-        let got = match file.read(&mut room[..want]) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+        let opened = match &mut self.open {
+            Some(opened) => opened,
+            None => self.open.insert(Opened::new(stream).map_err(fail)?),
+        };
+        if !opened.known {
+            if !opened.look().map_err(fail)? {
                 return Ok(None);
             }
-            got => got?,
-        };
-        self.taken.parts += u64::from(got > 0 && !std::mem::replace(given, true));
+            if let Some(container) = Container::recognise(&opened.head) {
+                if !feed.input.as_is {
+                    return Err(container.refusal(Place::Stream(&stream.name())));
+                }
+                feed.containers.lock().insert(feed.input.origins.len() + self.at, container);
+            }
+        }
+        let want = self.left.map_or(room.len(), |left| room.len().min(usize::try_from(left).unwrap_or(room.len())));
+        let Some(got) = opened.read(&mut room[..want]).map_err(fail)? else { return Ok(None) };
+        self.taken.parts += u64::from(got > 0 && !std::mem::replace(&mut opened.given, true));
         self.left = self.left.map(|left| left - got as u64);
         Ok(Some(got))
+    }
+}
+
+impl Opened {
+    fn new(stream: &Stream) -> io::Result<Self> {
+        let file = match stream {
+            Stream::Stdin => io::stdin().as_fd().try_clone_to_owned()?.into(),
+            // Not blocking, so that waiting for its writer can be interrupted.
+            Stream::Fifo(path) => open(path)?,
+        };
+        Ok(Self { file, given: false, head: Vec::new(), known: false })
+    }
+
+    /// Reads the first bytes, as far as they are there. Whether all of them are, or all that the stream has.
+    fn look(&mut self) -> io::Result<bool> {
+        let mut bytes = [0; HEAD];
+        match poll_and_read(&mut self.file, &mut bytes[self.head.len()..])? {
+            None => return Ok(false),
+            Some(got) => {
+                self.head.extend_from_slice(&bytes[self.head.len()..][..got]);
+                self.known = got == 0 || self.head.len() == HEAD;
+            }
+        }
+        Ok(self.known)
+    }
+
+    /// Reads the available data: first the bytes that were inspected.
+    fn read(&mut self, room: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.head.is_empty() {
+            return poll_and_read(&mut self.file, room);
+        }
+        let got = room.len().min(self.head.len());
+        room[..got].copy_from_slice(&self.head[..got]);
+        self.head.drain(..got);
+        Ok(Some(got))
+    }
+}
+
+/// Reads what is there: 0 at the end, None if nothing came in a while.
+fn poll_and_read(file: &mut File, room: &mut [u8]) -> io::Result<Option<usize>> {
+    // A pipe may be silent for long, and a read of it would not end on a signal.
+    match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&PATIENCE)) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
+        Ok(_) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match file.read(room) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => Ok(None),
+        got => got.map(Some),
     }
 }
 
@@ -230,11 +292,11 @@ impl Streams<'_> {
 #[derive(Debug)]
 pub(super) struct Reader<'r, 'a> {
     feed: &'r Feed<'a>,
-    /// What the chunk at hand consists of.
+    /// The parts of the current chunk.
     pieces: Vec<Extent>,
     /// The origin read last.
     open: Option<(usize, File)>,
-    /// A whole chunk long; what is in it from `filled` on is left from earlier.
+    /// A whole chunk long; from `filled` on it has data of earlier chunks.
     chunk: Vec<u8>,
     filled: usize,
 }
@@ -303,8 +365,14 @@ impl<'r, 'a> Reader<'r, 'a> {
                 // Closes the one before first.
                 *open = None;
                 let file = match origin {
-                    Origin::File(path) => super::input::open(path).map_err(|error| cannot_read(path, &error))?,
-                    Origin::Process(pid) => process::memory(*pid).map_err(|error| error.to_string())?,
+                    Origin::File(path) => {
+                        let file = input::open(path).map_err(|error| cannot_read(path, &error))?;
+                        if let Some(container) = input::container(&file) {
+                            self.feed.containers.lock().insert(piece.origin, container);
+                        }
+                        file
+                    }
+                    Origin::Process(pid) => process::memory(*pid).map_err(|error| sentence(&error))?,
                 };
                 &mut open.insert((piece.origin, file)).1
             }
@@ -327,7 +395,7 @@ impl<'r, 'a> Reader<'r, 'a> {
                     done = (done / PAGE as u64 + 1) * PAGE as u64;
                 }
                 (Ok(_), Origin::Process(pid)) => return Err(format!("process {pid} ended while it was read")),
-                (Err(error), Origin::Process(pid)) => return Err(ProcessError::of(*pid, error).to_string()),
+                (Err(error), Origin::Process(pid)) => return Err(sentence(&ProcessError::of(*pid, error))),
             }
         }
         Ok(())

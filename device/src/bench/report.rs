@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use cxl_cram_kit::size::exact_bytes;
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -20,6 +22,8 @@ pub struct Report {
     pub results: Vec<CodecResult>,
     /// What a device could promise for such data.
     pub planner: Option<Plan>,
+    /// Why there is no plan: a sentence. None if there is one.
+    pub no_plan: Option<String>,
     /// Inputs that could not be read, or not to their end: one sentence each.
     pub failures: Vec<String>,
 }
@@ -29,7 +33,7 @@ pub struct Report {
 pub struct Source {
     /// The inputs as they were named: paths, `standard input`, `process 4711`.
     pub what: String,
-    /// Bytes the inputs have; files count to the end of their last page. For a stream: the bytes read.
+    /// Bytes the inputs have, without holes; files count to the end of their last page. For a stream: the bytes read.
     pub bytes_found: u64,
     /// Bytes that were measured: `pages` x 4096.
     pub bytes_measured: u64,
@@ -39,12 +43,25 @@ pub struct Source {
     pub parts: u64,
     /// Sockets, devices, symbolic links and the like that were passed over in directories.
     pub skipped: u64,
+    /// Bytes of sparse files that were never written. They are not measured.
+    pub holes_bytes: u64,
+    /// Parts that are compressed already, and are measured as the bytes they are.
+    pub compressed: Vec<Compressed>,
     /// How the sample was drawn; None if all was to be measured.
     pub sampled: Option<Sample>,
     /// Whether a signal ended the run early. What is reported was measured until then.
     pub interrupted: bool,
     /// Wall-clock time of the measurement, finding the files included, the bare calls of `--compare-raw` not; seconds.
     pub seconds: f64,
+}
+
+/// Parts that are compressed already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compressed {
+    /// How: `zstd`, `lz4`, `gzip`, `xz`, `bzip2` or `qcow2`.
+    pub format: String,
+    /// Files or streams.
+    pub parts: u64,
 }
 
 /// How a sample was drawn.
@@ -122,7 +139,7 @@ pub struct CodecResult {
 pub struct StoreCheck {
     /// Blocks that were also written to a real store.
     pub blocks: u64,
-    /// Bytes the size-class rule says they take.
+    /// Bytes that they take by the size-class rule.
     pub rule_bytes: u64,
     /// Bytes the store took. `footprint_bytes` of the result is the rule's, times `store_bytes / rule_bytes`.
     pub store_bytes: u64,
@@ -171,7 +188,7 @@ pub struct Plan {
     /// Probability that a window overflows, by overcommit, ascending in both.
     pub curve: Vec<CurvePoint>,
     /// Capacity that can be promised, bytes: `overcommit * (physical - low_watermark)`, rounded down to 256 MiB
-    /// (an HDM's granule) if there is that much.
+    /// (an HDM's granule), and 8 TiB at most.
     pub capacity: u64,
     /// Logical bytes that may be promised for each byte of media: the reciprocal of the footprint that a window of
     /// the given odds has.
@@ -192,8 +209,22 @@ pub struct Plan {
     pub hysteresis_ms: u64,
     /// Free media below which the device interrupts, bytes.
     pub low_watermark: u64,
-    /// Free media above which it says that all is well again, bytes.
+    /// Free media above which the device reports that allocation may go on, bytes.
     pub high_watermark: u64,
+}
+
+impl Plan {
+    /// The options with which `serve` makes this device.
+    pub fn serve_flags(&self) -> Vec<String> {
+        let sizes = [
+            ("--capacity", self.capacity),
+            ("--physical", self.physical),
+            ("--low-watermark", self.low_watermark),
+            ("--high-watermark", self.high_watermark),
+        ];
+        let sizes = sizes.into_iter().flat_map(|(flag, bytes)| [flag.to_owned(), exact_bytes(bytes)]);
+        ["--codec".to_owned(), self.codec.clone()].into_iter().chain(sizes).collect()
+    }
 }
 
 /// A point of the curve.

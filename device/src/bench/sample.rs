@@ -12,7 +12,7 @@ pub(super) struct Draw(u64);
 impl Draw {
     /// Draws for this seed.
     pub(super) fn new(seed: u64) -> Self {
-        // Never 0, where xorshift stays for ever.
+        // Never 0: xorshift would stay at 0.
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed_5eed_5eed_5eed | 1)
     }
 

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::report::{CodecResult, Plan, Report};
-use crate::size::format_bytes;
+use super::report::{CodecResult, CurvePoint, Plan, Report, Source};
+use super::words::{count, counted};
+use cxl_cram_kit::size::format_bytes;
 
 /// Columns of the longest bar of the histogram.
 const BAR: u64 = 40;
@@ -36,21 +37,26 @@ pub(super) fn render(report: &Report, style: Style) -> String {
     if let Some(plan) = &report.planner {
         planner(&mut out, plan, style);
     }
+    if let Some(why) = &report.no_plan {
+        style.heading(&mut out, "Plan");
+        wrapped(&mut out, &format!("There is no plan: {why}."));
+    }
     out
 }
 
 fn source(out: &mut String, report: &Report) {
     let source = &report.source;
     let _ = writeln!(out, "{}", shorten(&source.what));
-    let all = if source.sampled.is_none() && !source.interrupted { "all of " } else { "" };
+    let found = match source.sampled.is_none() && !source.interrupted {
+        true => format!("all {}", format_bytes(source.bytes_found)),
+        false => format!("{} of {}", format_bytes(source.bytes_measured), format_bytes(source.bytes_found)),
+    };
     let _ = writeln!(
         out,
-        "measured {} of {all}{} found, in {} parts; {:.1} s on {} threads",
-        format_bytes(source.bytes_measured),
-        format_bytes(source.bytes_found),
-        source.parts,
+        "measured {found} ({}), {:.1} s on {}",
+        counted(source.parts, "part"),
         source.seconds,
-        report.machine.threads
+        counted(report.machine.threads as u64, "thread")
     );
     if let Some(sample) = &source.sampled {
         let _ = writeln!(
@@ -62,6 +68,12 @@ fn source(out: &mut String, report: &Report) {
     }
     if source.interrupted {
         let _ = writeln!(out, "INTERRUPTED: this is what was measured until then");
+    }
+    if source.holes_bytes > 0 {
+        let _ = writeln!(out, "holes: {} were never written and are left out", format_bytes(source.holes_bytes));
+    }
+    if !source.compressed.is_empty() {
+        let _ = writeln!(out, "{}", compressed(source));
     }
     let percent = |pages: u64| 100.0 * pages as f64 / source.pages.max(1) as f64;
     let _ = writeln!(
@@ -143,8 +155,13 @@ fn histogram(out: &mut String, result: &CodecResult, style: Style) {
         let _ = writeln!(out, "{}", line.trim_end());
     };
     row(out, "same-filled", result.same_filled_blocks);
-    for (at, count) in (0..).zip(rows) {
-        row(out, &format!("{}..{} B", at * step + 1, (at + 1) * step), count);
+    let mut at = 0;
+    while let Some(count) = rows.get(at) {
+        // Of rows without blocks one stands for all that follow each other.
+        let alike = if *count == 0 { rows[at..].iter().take_while(|count| **count == 0).count() } else { 1 };
+        let (first, last) = (at as u64 * step + 1, (at + alike) as u64 * step);
+        row(out, &format!("{first}..{last} B"), *count);
+        at += alike;
     }
 }
 
@@ -162,23 +179,57 @@ fn planner(out: &mut String, plan: &Plan, style: Style) {
     );
     let _ = writeln!(
         out,
-        "Watermarks for {} MiB/s demoted and {} MiB/s reclaimed: low {}, high {} free:\n\
-         --low-watermark {} --high-watermark {}",
+        "Watermarks for {} MiB/s demoted and {} MiB/s reclaimed: low {}, high {} free.\n\
+         Such a device is served with\n{}",
         plan.write_mib_s,
         plan.reclaim_mib_s,
         format_bytes(plan.low_watermark),
         format_bytes(plan.high_watermark),
-        plan.low_watermark,
-        plan.high_watermark
+        plan.serve_flags().join(" ")
     );
     let _ = writeln!(out, "\n{:>10}   probability that a window overflows", "overcommit");
-    for point in plan.curve.iter().step_by(4) {
-        let _ = writeln!(out, "{:>10.3}   {:.2e}", point.overcommit, point.probability_of_overflow);
+    for (overcommit, probability) in curve(&plan.curve) {
+        let _ = writeln!(out, "{overcommit:>10.3}   {probability}");
     }
     let _ = writeln!(out, "\nAssumptions:");
     for line in &plan.assumptions {
-        let _ = writeln!(out, "- {line}");
+        wrapped(out, &format!("- {line}"));
     }
+}
+
+/// Every fourth point with its probability in words, without those that repeat the one before: of several that never overflow the
+/// last stands, of others alike the first.
+fn curve(points: &[CurvePoint]) -> Vec<(f64, String)> {
+    let mut rows: Vec<(f64, String)> = Vec::new();
+    for point in points.iter().step_by(4) {
+        let probability = probability(point.probability_of_overflow);
+        match rows.last_mut() {
+            Some((overcommit, last)) if *last == probability => {
+                if point.probability_of_overflow == 0.0 {
+                    *overcommit = point.overcommit;
+                }
+            }
+            _ => rows.push((point.overcommit, probability)),
+        }
+    }
+    rows
+}
+
+/// `0`, `3.10e-7`, `1`.
+fn probability(value: f64) -> String {
+    match value {
+        0.0 => "0".into(),
+        0.995.. => "1".into(),
+        _ => format!("{value:.2e}"),
+    }
+}
+
+/// What of the input is compressed already.
+pub(super) fn compressed(source: &Source) -> String {
+    let parts = source.compressed.iter().map(|compressed| compressed.parts).sum();
+    let formats: Vec<_> =
+        source.compressed.iter().map(|found| format!("{} {}", count(found.parts), found.format)).collect();
+    format!("compressed already: {} ({}), measured as the bytes there are", counted(parts, "part"), formats.join(", "))
 }
 
 fn ratio(ratio: Option<f64>) -> String {
@@ -189,6 +240,21 @@ fn block_size(bytes: u64) -> String {
     format!("{}K", bytes >> 10)
 }
 
+/// A sentence in lines of at most [`WIDTH`] columns, those after the first indented as an item of a list is.
+fn wrapped(out: &mut String, sentence: &str) {
+    let indent = if sentence.starts_with("- ") { "  " } else { "" };
+    let mut line = String::new();
+    for word in sentence.split(' ') {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            let _ = writeln!(out, "{line}");
+            line = format!("{indent}{word}");
+        } else {
+            line = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
+        }
+    }
+    let _ = writeln!(out, "{line}");
+}
+
 /// Names of inputs may be many and hold anything: one line, without control characters.
 fn shorten(text: &str) -> String {
     let mut line: String = text.chars().take(WIDTH).map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -197,4 +263,22 @@ fn shorten(text: &str) -> String {
         line.push_str("...");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_curve_has_no_two_rows_alike() {
+        let point = |number: u32, probability_of_overflow| CurvePoint {
+            overcommit: f64::from(number),
+            probability_of_overflow,
+        };
+        let steps = [0.0, 0.0, 0.0, 1e-9, 1e-9, 0.5, 1.0, 1.0, 1.0].into_iter().enumerate();
+        let points: Vec<_> = steps.flat_map(|(at, p)| (0..4).map(move |of| point(at as u32 * 4 + of, p))).collect();
+        let rows = curve(&points);
+        let expected = [(8.0, "0"), (12.0, "1.00e-9"), (20.0, "5.00e-1"), (24.0, "1")];
+        assert_eq!(rows, expected.map(|(overcommit, text)| (overcommit, text.to_owned())));
+    }
 }

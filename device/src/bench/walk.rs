@@ -7,18 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::input::{cannot_read, ranges};
-
-/// In directories, files from this size on are looked into for a core dump. A smaller one is read as it is, which is
-/// nearly the same pages.
-const CORE_MIN: u64 = 1 << 20;
+use super::input::{Contents, Look, cannot_read, contents, is_sparse};
 
 /// What one directory has.
 #[derive(Debug)]
 pub(super) struct Listing {
     directory: PathBuf,
-    /// Its regular files that are not empty, names sorted, each with the ranges (offset, bytes) to be read.
-    pub(super) files: Vec<(PathBuf, Vec<(u64, u64)>)>,
+    /// Its regular files that are not empty, names sorted.
+    pub(super) files: Vec<(PathBuf, Contents)>,
     /// Neither file nor directory.
     pub(super) skipped: u64,
     /// What could not be read, a sentence each.
@@ -28,7 +24,7 @@ pub(super) struct Listing {
 
 /// A listing of every directory from `top` down, without following symbolic links: parents first, names sorted, so that
 /// the same tree gives the same pages in the same order. An interrupt ends it early.
-pub(super) fn walk(top: &Path, threads: usize, interrupted: &AtomicBool) -> Vec<Listing> {
+pub(super) fn walk(top: &Path, threads: usize, as_is: bool, interrupted: &AtomicBool) -> Vec<Listing> {
     let mut listings = Vec::new();
     let mut level = vec![top.to_path_buf()];
     while !level.is_empty() && !interrupted.load(Relaxed) {
@@ -40,7 +36,7 @@ pub(super) fn walk(top: &Path, threads: usize, interrupted: &AtomicBool) -> Vec<
                     while let Some(directory) = level.get(next.fetch_add(1, Relaxed))
                         && !interrupted.load(Relaxed)
                     {
-                        let listing = Listing::of(directory);
+                        let listing = Listing::of(directory, as_is);
                         found.lock().push(listing);
                     }
                 });
@@ -55,7 +51,7 @@ pub(super) fn walk(top: &Path, threads: usize, interrupted: &AtomicBool) -> Vec<
 }
 
 impl Listing {
-    fn of(directory: &Path) -> Self {
+    fn of(directory: &Path, as_is: bool) -> Self {
         let mut listing = Self {
             directory: directory.to_path_buf(),
             files: Vec::new(),
@@ -63,7 +59,7 @@ impl Listing {
             failures: Vec::new(),
             below: Vec::new(),
         };
-        // Names that cannot be looked up are left out, and said.
+        // Names that cannot be looked up are left out and reported.
         let mut entries = BTreeMap::new();
         match fs::read_dir(directory) {
             Ok(found) => {
@@ -81,11 +77,14 @@ impl Listing {
             // By the open directory, not by its path: half the time.
             match entry.metadata() {
                 Ok(meta) if meta.is_dir() => listing.below.push(path),
-                Ok(meta) if meta.is_file() => match ranges(&path, meta.len(), CORE_MIN) {
-                    Ok(ranges) if ranges.is_empty() => {}
-                    Ok(ranges) => listing.files.push((path, ranges)),
-                    Err(sentence) => listing.failures.push(sentence),
-                },
+                Ok(meta) if meta.is_file() => {
+                    let look = Look { named: false, as_is, sparse: is_sparse(&meta) };
+                    match contents(&path, meta.len(), look) {
+                        Ok(contents) if contents == Contents::default() => {}
+                        Ok(contents) => listing.files.push((path, contents)),
+                        Err(sentence) => listing.failures.push(sentence),
+                    }
+                }
                 Ok(_) => listing.skipped += 1,
                 Err(error) => listing.failures.push(cannot_read(&path, &error)),
             }

@@ -1,4 +1,6 @@
-//! One client of the control socket: bytes in, requests, answers, bytes out. Never blocks.
+//! The server's side of one client's connection: bytes in, requests, answers, bytes out. Never blocks.
+//!
+//! Own code, because QMP libraries (`qapi`, the `qemu.qmp` Python package) are clients: none reads requests.
 
 use std::{
     io::{self, Read, Write},
@@ -8,20 +10,24 @@ use std::{
     },
 };
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::protocol::{self, CommandError, Commands, Request};
+use super::{
+    api::{Negotiation, Notification},
+    protocol::{self, CommandError, Commands, Request},
+};
 
 /// The longest request, in bytes.
 pub(super) const MAX_REQUEST: usize = 64 * 1024;
 
-/// Bytes that may wait for a client. One that lets more pile up is dropped.
+/// Bytes that may wait for a client. A client with more is dropped.
 const MAX_OUTPUT: usize = 256 * 1024;
 
 /// A connected client.
 pub(super) struct Client {
     stream: UnixStream,
-    /// Received and not yet understood; at most [`MAX_REQUEST`] and one read.
+    /// Received and not yet parsed; at most [`MAX_REQUEST`] and one read.
     input: Vec<u8>,
     /// Not yet sent.
     output: Vec<u8>,
@@ -45,15 +51,15 @@ impl Client {
     pub(super) fn new(socket: OwnedFd) -> Self {
         let mut client =
             Self { stream: socket.into(), input: Vec::new(), output: Vec::new(), negotiated: false, closing: false };
-        client.say(&protocol::greeting());
+        client.send(&protocol::greeting());
         client
     }
 
-    /// Tells a connection that it cannot be a client, as far as that does not block.
+    /// Refuses a connection with a reason, as far as that does not block.
     pub(super) fn refuse(socket: OwnedFd, why: &str) {
         let mut client =
             Self { stream: socket.into(), input: Vec::new(), output: Vec::new(), negotiated: false, closing: true };
-        client.say(&protocol::answer(Err(CommandError::generic(why)), None));
+        client.send(&protocol::answer(Err(CommandError::generic(why)), None));
         let _ = client.flush();
     }
 
@@ -61,15 +67,15 @@ impl Client {
         self.stream.as_fd()
     }
 
-    /// Whether it is waited for room to send; otherwise for something to read.
+    /// Whether output is waiting to be sent. If not, the client is polled for input.
     pub(super) fn wants_to_send(&self) -> bool {
         !self.output.is_empty()
     }
 
     /// Sends an event, if the client has negotiated. A client too slow for its events is dropped.
-    pub(super) fn event(&mut self, event: &Value) -> Result<(), Gone> {
+    pub(super) fn event(&mut self, event: &Notification) -> Result<(), Gone> {
         if self.negotiated {
-            self.say(event);
+            self.send(event);
         }
         if self.output.len() > MAX_OUTPUT { Err(Gone) } else { Ok(()) }
     }
@@ -138,17 +144,14 @@ impl Client {
                 }
             },
         };
-        self.say(&answer);
+        self.send(&answer);
         true
     }
 
-    fn negotiate(&mut self, mut arguments: protocol::Arguments) -> Result<Value, CommandError> {
-        match arguments.take("enable") {
-            None => {}
-            Some(Value::Array(wanted)) if wanted.is_empty() => {}
-            Some(_) => return Err(CommandError::generic("none of these capabilities is offered")),
+    fn negotiate(&mut self, arguments: protocol::Arguments) -> Result<Value, CommandError> {
+        if !arguments.into::<Negotiation>()?.enable.is_empty() {
+            return Err(CommandError::generic("none of these capabilities is offered"));
         }
-        arguments.finish()?;
         self.negotiated = true;
         Ok(json!({}))
     }
@@ -179,8 +182,10 @@ impl Client {
         Some(result)
     }
 
-    fn say(&mut self, message: &Value) {
-        self.output.extend_from_slice(message.to_string().as_bytes());
-        self.output.extend_from_slice(b"\r\n");
+    fn send(&mut self, message: &impl Serialize) {
+        // The messages have string keys and no failing parts: a write to memory is all that could fail, and does not.
+        if serde_json::to_writer(&mut self.output, message).is_ok() {
+            self.output.extend_from_slice(b"\r\n");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Events: said by any thread, also by one that serves the guest's memory, and heard by every client.
+//! Events: sent by any thread, including those that serve the guest's memory, and received by every client.
 
 use std::{
     collections::VecDeque,
@@ -10,64 +10,49 @@ use std::{
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
-use serde_json::{Value, json};
 
-use crate::{hdm::media::MediaEvent, store::BLOCK_SIZE};
+use super::api::{Event, Notification, Timestamp};
+use crate::{
+    hdm::media::{Crossing, MediaEvent},
+    store::BLOCK_SIZE,
+};
 
 /// Events kept until the server has time for them.
 const MAX_PENDING: usize = 1024;
 
-/// Where events are said. Clones are one and the same. Saying one never waits for a client.
+/// A queue of events. Clones share one queue. Sending an event never waits for a client.
 #[derive(Clone, Debug)]
 pub struct Events(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    pending: Mutex<VecDeque<Event>>,
+    pending: Mutex<VecDeque<Pending>>,
     /// Readable while there are pending events.
     wake: OwnedFd,
 }
 
 #[derive(Debug)]
-struct Event {
-    what: What,
+struct Pending {
+    event: Event,
     at: SystemTime,
 }
 
-#[derive(Debug)]
-enum What {
-    LowWatermark,
-    HighWatermark,
-    /// Blocks lost one after the other become one event, so that a guest that overruns the media does not flood the
-    /// clients.
-    Overflow {
-        first_dpa: u64,
-        blocks: u64,
-    },
-    /// Loads of poison page after page become one event, for the same reason.
-    PoisonRead {
-        dpa: u64,
-        length: u64,
-    },
-}
-
-impl What {
-    /// Takes in what came next, if both are one event.
-    fn join(&mut self, next: &Self) -> bool {
-        match (self, next) {
-            (Self::Overflow { blocks, .. }, Self::Overflow { .. }) => *blocks = blocks.saturating_add(1),
-            (Self::PoisonRead { dpa, length }, Self::PoisonRead { dpa: at, length: more }) => {
-                let page = |dpa: u64| dpa / BLOCK_SIZE as u64;
-                let last = page(dpa.saturating_add(length.saturating_sub(1)));
-                if *at < *dpa || page(*at) > last.saturating_add(1) {
-                    return false;
-                }
-                *length = (*length).max(at.saturating_add(*more) - *dpa);
+/// Extends an event by the next one, if they are reported as one: consecutive lost blocks, or loads of poison in neighbouring
+/// pages. So a guest that overruns the media does not flood the clients.
+fn join(event: &mut Event, next: &Event) -> bool {
+    match (event, next) {
+        (Event::Overflow { blocks, .. }, Event::Overflow { .. }) => *blocks = blocks.saturating_add(1),
+        (Event::PoisonRead { dpa, length }, Event::PoisonRead { dpa: at, length: more }) => {
+            let page = |dpa: u64| dpa / BLOCK_SIZE as u64;
+            let last = page(dpa.saturating_add(length.saturating_sub(1)));
+            if *at < *dpa || page(*at) > last.saturating_add(1) {
+                return false;
             }
-            _ => return false,
+            *length = (*length).max(at.saturating_add(*more) - *dpa);
         }
-        true
+        _ => return false,
     }
+    true
 }
 
 impl Events {
@@ -77,30 +62,30 @@ impl Events {
         Ok(Self(Arc::new(Inner { pending: Mutex::default(), wake })))
     }
 
-    /// Says what the medium has told. Events beyond those that can be kept are dropped.
+    /// Queues an event of the medium. When the queue is full, events are dropped.
     pub fn media(&self, event: MediaEvent) {
-        let what = match event {
-            MediaEvent::LowCrossing => What::LowWatermark,
-            MediaEvent::HighCrossing => What::HighWatermark,
-            MediaEvent::Overflow { dpa } => What::Overflow { first_dpa: dpa, blocks: 1 },
-            MediaEvent::PoisonRead { dpa, length } => What::PoisonRead { dpa, length },
+        let event = match event {
+            MediaEvent::Crossed(Crossing::Low) => Event::LowWatermark {},
+            MediaEvent::Crossed(Crossing::High) => Event::HighWatermark {},
+            MediaEvent::Overflow { dpa } => Event::Overflow { dpa, blocks: 1 },
+            MediaEvent::PoisonRead { dpa, length } => Event::PoisonRead { dpa, length },
         };
         let mut pending = self.0.pending.lock();
-        let joined = pending.back_mut().is_some_and(|last| last.what.join(&what));
+        let joined = pending.back_mut().is_some_and(|last| join(&mut last.event, &event));
         if !joined && pending.len() < MAX_PENDING {
-            pending.push_back(Event { what, at: SystemTime::now() });
+            pending.push_back(Pending { event, at: SystemTime::now() });
         }
         drop(pending);
         // Fails only when the counter is full, and then it is readable already.
         let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
     }
 
-    /// Takes what is pending, as messages.
-    pub(super) fn take(&self) -> Vec<Value> {
+    /// Takes the pending events.
+    pub(super) fn take(&self) -> Vec<Notification> {
         // First the counter, then the events: an event that comes in between wakes the server once more, for nothing.
         let _ = rustix::io::read(&self.0.wake, &mut [0; 8]);
         let pending = std::mem::take(&mut *self.0.pending.lock());
-        pending.iter().map(Event::message).collect()
+        pending.into_iter().map(Notification::from).collect()
     }
 
     pub(super) fn wake_fd(&self) -> BorrowedFd<'_> {
@@ -108,19 +93,9 @@ impl Events {
     }
 }
 
-impl Event {
-    fn message(&self) -> Value {
-        let (name, data) = match &self.what {
-            What::LowWatermark => ("CXL_CRAM_LOW_WATERMARK", json!({})),
-            What::HighWatermark => ("CXL_CRAM_HIGH_WATERMARK", json!({})),
-            What::Overflow { first_dpa, blocks } => ("CXL_CRAM_OVERFLOW", json!({"dpa": first_dpa, "blocks": blocks})),
-            What::PoisonRead { dpa, length } => ("CXL_CRAM_POISON_READ", json!({"dpa": dpa, "length": length})),
-        };
-        let since = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        json!({
-            "event": name,
-            "data": data,
-            "timestamp": {"seconds": since.as_secs(), "microseconds": since.subsec_micros()},
-        })
+impl From<Pending> for Notification {
+    fn from(Pending { event, at }: Pending) -> Self {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { event, timestamp: Timestamp { seconds: since.as_secs(), microseconds: since.subsec_micros() } }
     }
 }

@@ -1,19 +1,12 @@
 //! Requests, answers and the greeting, as JSON.
 
+pub use qapi_spec::ErrorClass;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::size;
+use super::api::{Capabilities, Greeting, QemuVersion, Refusal, Version};
 
-/// The kinds of error QMP knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorClass {
-    /// Anything that is not about the command's name.
-    GenericError,
-    /// There is no such command, or not now.
-    CommandNotFound,
-}
-
-/// Why a command failed, as the client is told.
+/// Why a command failed, as reported to the client.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{description}")]
 pub struct CommandError {
@@ -41,7 +34,7 @@ pub trait Commands: Send + Sync {
     fn execute(&self, name: &str, arguments: Arguments) -> Result<Value, CommandError>;
 }
 
-/// The arguments of a command, taken one by one. Those nobody took are an error, so that a misspelt one is noticed.
+/// The arguments of a command, as they came.
 #[derive(Clone, Debug, Default)]
 pub struct Arguments(Map<String, Value>);
 
@@ -51,69 +44,21 @@ impl Arguments {
         Self(arguments)
     }
 
-    /// An argument that may be missing, as it came.
-    pub fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name)
+    /// Drops an argument, if it is there.
+    pub(super) fn ignore(&mut self, name: &str) {
+        self.0.remove(name);
     }
 
-    /// A whole number, or a size such as `"96M"`.
-    pub fn bytes(&mut self, name: &str) -> Result<u64, CommandError> {
-        self.optional_bytes(name)?.ok_or_else(|| missing(name))
+    /// The arguments as a type. One that the type does not have is an error, so that a misspelt one is noticed.
+    pub fn into<T: DeserializeOwned>(self) -> Result<T, CommandError> {
+        serde_path_to_error::deserialize(Value::Object(self.0)).map_err(|error| {
+            let (place, why) = (error.path().to_string(), error.inner());
+            CommandError::generic(match place.as_str() {
+                "." => format!("the arguments are not valid: {why}"),
+                place => format!("the argument {place:?} is not valid: {why}"),
+            })
+        })
     }
-
-    /// As [`Self::bytes`], for an argument that may be missing.
-    pub fn optional_bytes(&mut self, name: &str) -> Result<Option<u64>, CommandError> {
-        let Some(value) = self.take(name) else { return Ok(None) };
-        let bytes = match &value {
-            Value::String(text) => size::parse_bytes(text).map_err(|why| wrong(name, &why))?,
-            number => number.as_u64().ok_or_else(|| wrong(name, "give bytes, or a size such as \"96M\""))?,
-        };
-        Ok(Some(bytes))
-    }
-
-    /// A threshold: bytes, a size such as `"96M"`, or a percentage such as `"20%"`.
-    pub fn threshold(&mut self, name: &str) -> Result<crate::hdm::media::Threshold, CommandError> {
-        match self.take(name).ok_or_else(|| missing(name))? {
-            Value::String(text) => text.parse().map_err(|why: String| wrong(name, &why)),
-            number => number
-                .as_u64()
-                .map(crate::hdm::media::Threshold::Bytes)
-                .ok_or_else(|| wrong(name, "give bytes, a size such as \"96M\", or a percentage such as \"20%\"")),
-        }
-    }
-
-    /// `true` or `false`, or nothing.
-    pub fn optional_bool(&mut self, name: &str) -> Result<Option<bool>, CommandError> {
-        let Some(value) = self.take(name) else { return Ok(None) };
-        value.as_bool().map(Some).ok_or_else(|| wrong(name, "give true or false"))
-    }
-
-    /// Those of these names, taken out.
-    pub fn split(&mut self, names: &[&str]) -> Self {
-        Self(names.iter().filter_map(|&name| Some((name.to_owned(), self.0.remove(name)?))).collect())
-    }
-
-    /// All that is left, as a structure that says what there may be.
-    pub fn into<T: serde::de::DeserializeOwned>(self) -> Result<T, CommandError> {
-        serde_json::from_value(Value::Object(self.0))
-            .map_err(|why| CommandError::generic(format!("the arguments are not valid: {why}")))
-    }
-
-    /// Refuses what is left.
-    pub fn finish(&self) -> Result<(), CommandError> {
-        match self.0.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(CommandError::generic(format!("this command has no argument {name:?}"))),
-        }
-    }
-}
-
-fn missing(name: &str) -> CommandError {
-    CommandError::generic(format!("the argument {name:?} is missing"))
-}
-
-fn wrong(name: &str, why: &str) -> CommandError {
-    CommandError::generic(format!("the argument {name:?} is not valid: {why}"))
 }
 
 /// A request that has the right form.
@@ -154,9 +99,7 @@ pub(super) fn parse_request(value: Value) -> Result<Request, (CommandError, Opti
 pub(super) fn answer(result: Result<Value, CommandError>, id: Option<Value>) -> Value {
     let mut answer = match result {
         Ok(value) => json!({ "return": value }),
-        Err(error) => {
-            json!({ "error": { "class": format!("{:?}", error.class), "desc": error.description } })
-        }
+        Err(error) => json!({ "error": Refusal { class: error.class, desc: error.description } }),
     };
     if let (Value::Object(members), Some(id)) = (&mut answer, id) {
         members.insert("id".into(), id);
@@ -164,20 +107,20 @@ pub(super) fn answer(result: Result<Value, CommandError>, id: Option<Value>) -> 
     answer
 }
 
-/// What a client is met with.
-pub(super) fn greeting() -> Value {
-    json!({ "QMP": { "version": version(), "capabilities": [] } })
+/// What a client is greeted with.
+pub(super) fn greeting() -> Greeting {
+    Greeting { qmp: Capabilities { version: version(), capabilities: Vec::new() } }
 }
 
-/// The version as QMP has it. The member is called `qemu` because qmp-shell looks for it.
-pub(super) fn version() -> Value {
-    let number = |text: &str| text.parse::<u64>().unwrap_or(0);
-    json!({
-        "qemu": {
-            "major": number(env!("CARGO_PKG_VERSION_MAJOR")),
-            "minor": number(env!("CARGO_PKG_VERSION_MINOR")),
-            "micro": number(env!("CARGO_PKG_VERSION_PATCH")),
+/// The version as QMP has it.
+pub(super) fn version() -> Version {
+    let number = |text: &str| text.parse().unwrap_or(0);
+    Version {
+        qemu: QemuVersion {
+            major: number(env!("CARGO_PKG_VERSION_MAJOR")),
+            minor: number(env!("CARGO_PKG_VERSION_MINOR")),
+            micro: number(env!("CARGO_PKG_VERSION_PATCH")),
         },
-        "package": concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")),
-    })
+        package: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
 }

@@ -3,19 +3,19 @@
 use std::{io, os::fd::AsFd, path::Path};
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{PollFd, PollFlags, poll},
     io::Errno,
 };
 use tracing::{debug, warn};
 
 use super::{client::Client, events::Events, protocol::Commands};
-use crate::vfio_user::{BindError, Stop, socket::Listener};
+use crate::vfio_user::{
+    BindError, Stop,
+    socket::{Accepted, Listener, OUT_OF_RESOURCES_PAUSE},
+};
 
 /// Clients at one time.
 pub(super) const MAX_CLIENTS: usize = 8;
-
-/// How long to leave a connection waiting when the process is out of descriptors or memory.
-const OUT_OF_RESOURCES_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// The control server on a UNIX socket of mode 0600.
 #[derive(Debug)]
@@ -34,8 +34,11 @@ impl Server {
         self.listener.path()
     }
 
-    /// Serves clients until `stop` is triggered. Commands are executed one at a time, whoever sent them. An error
-    /// only when waiting itself fails.
+    /// Serves clients until `stop` is triggered. Commands are executed one at a time, across all clients.
+    ///
+    /// # Errors
+    ///
+    /// When the listening socket or `poll` fails.
     pub fn run(&self, commands: &dyn Commands, events: &Events, stop: &Stop) -> io::Result<()> {
         let mut clients: Vec<Client> = Vec::new();
         while !stop.is_triggered() {
@@ -61,22 +64,22 @@ impl Server {
         Ok(())
     }
 
-    /// Takes all who wait. False when the process cannot take any more just now.
+    /// Accepts every waiting client. Returns false if the process is out of descriptors or memory.
     fn accept(&self, clients: &mut Vec<Client>) -> io::Result<bool> {
         loop {
-            match self.listener.accept() {
-                Ok(socket) if clients.len() < MAX_CLIENTS => {
+            match self.listener.accept()? {
+                Accepted::Client(socket) if clients.len() < MAX_CLIENTS => {
                     debug!("control client connected");
                     clients.push(Client::new(socket));
                 }
-                Ok(socket) => Client::refuse(socket, &format!("there are {MAX_CLIENTS} clients already; try later")),
-                Err(Errno::AGAIN) => return Ok(true),
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                Accepted::Client(socket) => {
+                    Client::refuse(socket, &format!("there are {MAX_CLIENTS} clients already; try later"));
+                }
+                Accepted::Nobody => return Ok(true),
+                Accepted::OutOfResources(error) => {
                     warn!(%error, "cannot accept a control client; trying again");
                     return Ok(false);
                 }
-                Err(error) => return Err(error.into()),
             }
         }
     }

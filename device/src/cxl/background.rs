@@ -1,7 +1,7 @@
 //! Background operations (CXL 3.1, 8.2.8.4): one at a time, on a worker thread of their own.
 //!
-//! The Background Command Status register tells how far the operation is. The completion interrupt is raised once,
-//! when it ends; if nobody listened then, again when somebody begins to.
+//! The Background Command Status register shows the operation's progress. The completion interrupt is raised once, when the
+//! operation ends. If the vector was not armed at that time, it is raised again when the vector is armed.
 
 use std::{
     sync::{
@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -22,30 +23,48 @@ type Work = Box<dyn FnOnce(&Progress<'_>) -> u16 + Send>;
 pub(super) struct Job {
     work: Work,
     abortable: bool,
+    disables_media: bool,
 }
 
 impl Job {
     /// An operation that Request Abort Background Operation may stop.
     pub(super) fn abortable(work: impl FnOnce(&Progress<'_>) -> ReturnCode + Send + 'static) -> Self {
-        Self { work: Box::new(|progress| work(progress) as u16), abortable: true }
+        Self { work: Box::new(|progress| work(progress) as u16), abortable: true, disables_media: false }
     }
 
     /// An operation that only a reset stops.
     pub(super) fn unstoppable(work: impl FnOnce(&Progress<'_>) -> ReturnCode + Send + 'static) -> Self {
-        Self { work: Box::new(|progress| work(progress) as u16), abortable: false }
+        Self { work: Box::new(|progress| work(progress) as u16), abortable: false, disables_media: false }
     }
 
-    /// The same operation, but it does nothing and ends with this return code.
+    /// The same operation, but the media is disabled while it runs.
+    pub(super) fn with_media_disabled(self) -> Self {
+        Self { disables_media: true, ..self }
+    }
+
+    /// The same operation, but it does nothing and ends with this return code, unless it is stopped before.
     pub(super) fn failing(self, code: u16) -> Self {
-        Self { work: Box::new(move |_| code), ..self }
+        let work = move |progress: &Progress<'_>| if progress.aborted() { ReturnCode::Aborted as u16 } else { code };
+        Self { work: Box::new(work), ..self }
+    }
+
+    /// The same operation, but it begins its work only this long from now, or when it is stopped: then it does what it does
+    /// when it is stopped before its first step.
+    pub(super) fn delayed(self, by: Duration) -> Self {
+        let (work, begin) = (self.work, Instant::now() + by);
+        let work = move |progress: &Progress<'_>| {
+            progress.wait_until(begin);
+            work(progress)
+        };
+        Self { work: Box::new(work), ..self }
     }
 }
 
-/// How an operation reports, and learns that it should stop.
+/// Through this an operation reports its progress and learns that it must stop.
 pub(super) struct Progress<'a>(&'a Shared);
 
 impl Progress<'_> {
-    /// `done` of `total` is done. 100 % is told only by the end of the operation.
+    /// Reports that `done` of `total` is done. The register shows 100 % only once the operation has ended.
     pub(super) fn report(&self, done: u64, total: u64) {
         let percent = u128::from(done) * 100 / u128::from(total.max(1));
         self.0.state.lock().percent = percent.min(99) as u8;
@@ -54,6 +73,12 @@ impl Progress<'_> {
     /// Stop now and return [`ReturnCode::Aborted`].
     pub(super) fn aborted(&self) -> bool {
         self.0.abort.load(Ordering::Acquire)
+    }
+
+    /// Waits until this time, or until the operation must stop.
+    fn wait_until(&self, time: Instant) {
+        let mut state = self.0.state.lock();
+        while !self.aborted() && !self.0.changed.wait_until(&mut state, time).timed_out() {}
     }
 }
 
@@ -64,6 +89,7 @@ struct State {
     code: u16,
     running: bool,
     abortable: bool,
+    disables_media: bool,
     next: Option<Work>,
     shutdown: bool,
 }
@@ -71,6 +97,7 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Set with `state` locked: an operation that waits on `changed` has looked at it under the lock.
     abort: AtomicBool,
     msix: Arc<dyn Msix>,
     interrupt_enabled: AtomicBool,
@@ -109,6 +136,12 @@ impl Background {
         state.running.then_some(state.opcode)
     }
 
+    /// Whether an operation is under way that disables the media.
+    pub(super) fn disables_media(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.running && state.disables_media
+    }
+
     /// The Background Command Status register: opcode 15:0, percentage 22:16, return code 47:32.
     pub(super) fn status_register(&self) -> u64 {
         let state = self.shared.state.lock();
@@ -124,7 +157,8 @@ impl Background {
         }
         self.shared.abort.store(false, Ordering::Release);
         self.shared.undelivered.store(false, Ordering::Release);
-        *state = State { opcode, running: true, abortable: job.abortable, next: Some(job.work), ..State::default() };
+        let Job { work, abortable, disables_media } = job;
+        *state = State { opcode, running: true, abortable, disables_media, next: Some(work), ..State::default() };
         self.shared.changed.notify_all();
         Ok(())
     }
@@ -136,7 +170,7 @@ impl Background {
             return Err(ReturnCode::RequestAbortNotSupported);
         }
         if state.running {
-            self.shared.abort.store(true, Ordering::Release);
+            self.shared.stop_operation();
         }
         Ok(())
     }
@@ -150,7 +184,7 @@ impl Background {
         self.shared.interrupt_enabled.load(Ordering::Acquire)
     }
 
-    /// Somebody listens to the mailbox vector now.
+    /// The client has armed the mailbox vector.
     pub(super) fn vector_armed(&self) {
         if self.shared.undelivered.swap(false, Ordering::AcqRel) {
             self.shared.complete();
@@ -161,7 +195,7 @@ impl Background {
     pub(super) fn reset(&self) {
         let mut state = self.shared.state.lock();
         if state.running {
-            self.shared.abort.store(true, Ordering::Release);
+            self.shared.stop_operation();
         }
         while state.running {
             self.shared.changed.wait(&mut state);
@@ -174,9 +208,10 @@ impl Background {
 
     /// Stops the operation under way and the worker, and waits for both.
     pub(super) fn shutdown(&self) {
-        self.shared.state.lock().shutdown = true;
-        self.shared.abort.store(true, Ordering::Release);
-        self.shared.changed.notify_all();
+        let mut state = self.shared.state.lock();
+        state.shutdown = true;
+        self.shared.stop_operation();
+        drop(state);
         let worker = self.worker.lock().take();
         if let Some(worker) = worker
             && worker.join().is_err()
@@ -201,6 +236,12 @@ impl Background {
 }
 
 impl Shared {
+    /// Tells the operation under way to stop, and wakes it. The caller holds the state.
+    fn stop_operation(&self) {
+        self.abort.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
     fn work(&self) {
         let mut state = self.state.lock();
         loop {
@@ -227,7 +268,7 @@ impl Shared {
     /// The completion interrupt.
     fn complete(&self) {
         if self.interrupt_enabled.load(Ordering::Acquire) {
-            // Undelivered first: a vector armed between the two lines says it once too often, not never.
+            // Undelivered first: a vector armed between the two lines is raised once too often instead of never.
             self.undelivered.store(true, Ordering::Release);
             if self.msix.raise(vectors::MAILBOX) {
                 self.undelivered.store(false, Ordering::Release);

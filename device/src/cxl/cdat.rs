@@ -1,4 +1,4 @@
-//! The coherent device attribute table: how fast the memory is and what it is for.
+//! The coherent device attribute table: the memory's speed and purpose.
 //!
 //! Layouts are those of the CDAT specification 1.04. The operating system reads the table an entry at a time over
 //! [DOE](super::doe) and derives the memory's performance class from it.

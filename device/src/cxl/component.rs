@@ -1,4 +1,5 @@
-//! The component register block (8.2.3): 64 KiB of which the CXL.cache/mem registers at 1000h are implemented.
+//! The component register block (8.2.3): 64 KiB, with the CXL.cache/mem registers implemented at
+//! 1000h.
 //!
 //! Their capability array (8.2.4) leads to the RAS, link and HDM decoder structures.
 
@@ -49,7 +50,7 @@ impl ComponentRegisters {
         Self { state: Mutex::new(State { map, decoders: HdmDecoders::new(HDM_DECODER, capacity) }) }
     }
 
-    /// Reads the block. What is not implemented reads 0.
+    /// Reads the block. Reserved bytes read 0.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some((at, skip)) = cache_mem(offset, data.len()) {
@@ -57,7 +58,7 @@ impl ComponentRegisters {
         }
     }
 
-    /// Writes the block. What is not implemented ignores writes. `window` is as [`HdmDecoders::written`] takes it.
+    /// Writes the block. Reserved bytes ignore writes. `window` is as [`HdmDecoders::written`] takes it.
     pub fn write(&self, offset: u64, data: &[u8], window: Option<u64>) {
         if let Some((at, skip)) = cache_mem(offset, data.len()) {
             let State { map, decoders } = &mut *self.state.lock();

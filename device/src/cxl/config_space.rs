@@ -32,9 +32,10 @@ const SUBSYSTEM_ID: usize = 0x2e;
 const CAPABILITIES: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
 
-const INTEL: u16 = 0x8086;
-/// The id the compressed-RAM driver matches.
-const COMPRESSED_MEMORY: u16 = 0x0d93;
+/// PCI vendor id of the function.
+pub const INTEL: u16 = 0x8086;
+/// PCI device id of the function, which the compressed-RAM driver matches.
+pub const COMPRESSED_MEMORY: u16 = 0x0d93;
 /// CXL memory device, programming interface 10h, revision 1.
 const CLASS: u32 = 0x0502_1001;
 
@@ -128,7 +129,7 @@ impl ConfigSpace {
     }
 
     /// Function-level reset. It leaves the CXL device DVSEC alone (CXL 3.1, 9.5: no effect on CXL.mem), and the BARs:
-    /// a vfio client holds those itself and does not say them again.
+    /// a vfio client keeps those itself and does not write them again.
     pub fn function_level_reset(&self) {
         let State { map, doe } = &mut *self.state.lock();
         map.reset_range(0, BAR0);

@@ -1,5 +1,8 @@
 //! The device register block (CXL 3.1, 8.2.8): capability array, device status, primary mailbox, memory device status,
 //! and the vendor's occupancy block.
+//!
+//! [`CAPABILITIES`] is a table of its own instead of a [`RegisterMap`](super::registers::RegisterMap): a map stores values and
+//! write masks, while every value here is computed when it is read and nothing but the mailbox takes writes.
 
 use std::sync::Arc;
 
@@ -7,13 +10,10 @@ use parking_lot::Mutex;
 
 use super::{
     Msix,
-    device_state::{ComponentStateSource, DeviceState},
-    event_record::Record,
-    events::Log,
-    failure::{CommandFailure, FailureError},
+    component::ComponentRegisters,
+    device_state::DeviceState,
     layout::{Layout, copy_overlap},
     mailbox::{self, Mailbox, vendor},
-    watermark::Crossing,
 };
 use crate::hdm::media::Media;
 
@@ -47,23 +47,18 @@ pub(super) struct DeviceRegisters {
 }
 
 impl DeviceRegisters {
-    /// A block in its reset state, which hears what the medium tells.
-    pub(super) fn new(media: Arc<Media>, msix: Arc<dyn Msix>) -> Self {
-        let state = Arc::new(DeviceState::new(Arc::clone(&media), msix));
-        // Weak: the medium must not keep alive who keeps the medium.
+    /// A block in its reset state that listens to the medium. The Component State Dump is of `component`.
+    pub(super) fn new(media: Arc<Media>, component: Arc<ComponentRegisters>, msix: Arc<dyn Msix>) -> Self {
+        let state = Arc::new(DeviceState::new(Arc::clone(&media), component, msix));
+        // Weak: the state holds the medium, and the medium must not hold the state.
         let listener = Arc::downgrade(&state);
-        media.add_listener(Box::new(move |event| {
+        media.add_listener(move |event| {
             if let Some(state) = listener.upgrade() {
                 state.media_event(event);
             }
-        }));
+        });
         let mailbox = Mailbox::new(Arc::clone(&state));
         Self { state, mailbox, array: capability_array(), occupancy: Mutex::new([0; vendor::OCCUPANCY_SIZE]) }
-    }
-
-    /// Sets who gives the component registers' dump.
-    pub(super) fn set_component_state_source(&self, source: ComponentStateSource) {
-        *self.state.component_state.lock() = Some(source);
     }
 
     /// Reads at an offset in the block; reserved bytes read 0.
@@ -80,7 +75,7 @@ impl DeviceRegisters {
                 MEMORY_DEVICE_STATUS => copy_overlap(start, &self.memory_device_status().to_le_bytes(), offset, data),
                 OCCUPANCY => copy_overlap(start, &self.occupancy(offset <= start), offset, data),
                 _ => {
-                    // The part of the read from the mailbox's start on; what is before it has been read above.
+                    // The part of the read from the mailbox's start on. The part before it has been read above.
                     let skip = start.saturating_sub(offset) as usize;
                     self.mailbox.read(offset.saturating_sub(start), &mut data[skip..]);
                 }
@@ -98,10 +93,11 @@ impl DeviceRegisters {
         }
     }
 
-    /// Registers and clock at their reset values; a background operation is stopped. Medium and logs are left alone.
+    /// Registers and clock at their reset values; a background operation is stopped, a late command cancelled. Medium and logs are left alone.
     pub(super) fn reset(&self) {
-        self.state.reset();
+        // The mailbox first: a late command might start a background operation.
         self.mailbox.reset();
+        self.state.reset();
         *self.occupancy.lock() = [0; vendor::OCCUPANCY_SIZE];
     }
 
@@ -111,28 +107,14 @@ impl DeviceRegisters {
         self.state.power_on();
     }
 
-    /// Somebody listens to this vector now.
+    /// The client has armed this vector.
     pub(super) fn vector_armed(&self, vector: u16) {
         self.state.vector_armed(vector);
     }
 
-    /// Signals the low watermark by hand.
-    pub(super) fn inject_low(&self) {
-        self.state.crossed(Crossing::Low);
-    }
-
-    /// Signals the high watermark by hand.
-    pub(super) fn inject_high(&self) {
-        self.state.crossed(Crossing::High);
-    }
-
-    /// Puts a record into a log by hand.
-    pub(super) fn inject_event(&self, log: Log, record: Record) {
-        self.state.log(log, record);
-    }
-
-    pub(super) fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError> {
-        self.state.failures.tell(failure)
+    /// The state behind the registers.
+    pub(super) fn state(&self) -> &DeviceState {
+        &self.state
     }
 
     fn memory_device_status(&self) -> u64 {
@@ -151,6 +133,7 @@ impl DeviceRegisters {
 
 impl Drop for DeviceRegisters {
     fn drop(&mut self) {
+        self.mailbox.reset();
         self.state.background.shutdown();
     }
 }

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use super::{
     Msix,
     background::Background,
+    component::ComponentRegisters,
+    delay::Delays,
     event_record::{Record, Transaction},
     events::{EventLogs, Log},
     failure::Failures,
@@ -21,40 +23,39 @@ use super::{
         firmware::Firmware,
         health::health,
         poison::{ListCursor, ScanResults},
-        sanitize::SANITIZE,
         timestamp::Timestamp,
     },
-    watermark::{Crossing, WatermarkInterrupts},
+    watermark::WatermarkInterrupts,
 };
-use crate::hdm::media::{Media, MediaEvent};
-
-/// Gives the dump of the component registers.
-pub(super) type ComponentStateSource = Box<dyn Fn() -> Vec<u8> + Send + Sync>;
+use crate::hdm::media::{Crossing, Media, MediaEvent};
 
 /// The device behind the mailbox.
 pub(super) struct DeviceState {
     pub(super) media: Arc<Media>,
+    pub(super) component: Arc<ComponentRegisters>,
     pub(super) msix: Arc<dyn Msix>,
     pub(super) logs: EventLogs,
     pub(super) timestamp: Timestamp,
     pub(super) background: Background,
     pub(super) failures: Failures,
+    pub(super) delays: Delays,
     pub(super) watermarks: WatermarkInterrupts,
     pub(super) alerts: Mutex<AlertConfig>,
     pub(super) firmware: Mutex<Firmware>,
     pub(super) poison_list: Mutex<ListCursor>,
     pub(super) scan: Mutex<ScanResults>,
-    pub(super) component_state: Mutex<Option<ComponentStateSource>>,
-    /// Sanitize began and did not finish: what is left must not be read.
+    /// Sanitize began and did not finish: the remaining data must not be read.
     pub(super) media_disabled: AtomicBool,
 }
 
 impl DeviceState {
-    pub(super) fn new(media: Arc<Media>, msix: Arc<dyn Msix>) -> Self {
+    pub(super) fn new(media: Arc<Media>, component: Arc<ComponentRegisters>, msix: Arc<dyn Msix>) -> Self {
         Self {
             media,
+            component,
             background: Background::new(Arc::clone(&msix)),
             failures: Failures::default(),
+            delays: Delays::default(),
             msix,
             logs: EventLogs::default(),
             timestamp: Timestamp::default(),
@@ -63,24 +64,22 @@ impl DeviceState {
             firmware: Mutex::default(),
             poison_list: Mutex::default(),
             scan: Mutex::default(),
-            component_state: Mutex::default(),
             media_disabled: AtomicBool::new(false),
         }
     }
 
-    /// Puts a record into a log, and announces it as the host asked.
+    /// Appends a record to a log and raises the log's interrupt, if the host has enabled it.
     pub(super) fn log(&self, log: Log, record: Record) {
         if let Some(vector) = self.logs.append(log, record, self.timestamp.now()) {
-            // A vector that nobody listens to is announced when somebody does: the record stays in the log.
+            // If the vector is not armed it is raised when it is armed: the record stays in the log.
             self.msix.raise(vector);
         }
     }
 
-    /// The medium has something to say.
+    /// Handles an event of the medium.
     pub(super) fn media_event(&self, event: MediaEvent) {
         match event {
-            MediaEvent::LowCrossing => self.crossed(Crossing::Low),
-            MediaEvent::HighCrossing => self.crossed(Crossing::High),
+            MediaEvent::Crossed(crossing) => self.crossed(crossing),
             MediaEvent::Overflow { dpa } => {
                 self.log(Log::Failure, Record::lost(dpa, Transaction::InternalMediaManagement));
             }
@@ -89,8 +88,8 @@ impl DeviceState {
         }
     }
 
-    /// A watermark was crossed, or somebody wants it told as if: the interrupt of the vendor's driver, and a record that
-    /// a kernel without that driver shows.
+    /// Reports a real or injected watermark crossing: raises the vendor interrupt, and logs an event record that a kernel
+    /// without the vendor's driver shows.
     pub(super) fn crossed(&self, crossing: Crossing) {
         self.watermarks.crossed(crossing, &*self.msix);
         let (log, blocked) = match crossing {
@@ -100,7 +99,7 @@ impl DeviceState {
         self.log(log, Record::health_change(health(blocked)));
     }
 
-    /// Somebody listens to this vector now: what is still true is said again.
+    /// The client has armed this vector. Re-raises it if its condition still holds.
     pub(super) fn vector_armed(&self, vector: u16) {
         self.watermarks.vector_armed(vector, self.media.occupancy_now().blocked, &*self.msix);
         if self.logs.wants(vector) {
@@ -131,8 +130,8 @@ impl DeviceState {
         self.media_disabled.store(false, Ordering::Release);
     }
 
-    /// Whether Sanitize runs, or did not finish.
+    /// Whether an operation that disables the media runs, or Sanitize did not finish.
     pub(super) fn media_is_disabled(&self) -> bool {
-        self.background.running_opcode() == Some(SANITIZE) || self.media_disabled.load(Ordering::Acquire)
+        self.background.disables_media() || self.media_disabled.load(Ordering::Acquire)
     }
 }

@@ -54,7 +54,7 @@ const MAX_OBJECT_DWORDS: usize = 1 << 18;
 
 /// Vendor id that answers a discovery index past the last.
 const NO_VENDOR: u32 = 0xffff;
-/// Entry handle that says "this was the last one".
+/// Entry handle that marks the last entry.
 const LAST_ENTRY: u32 = 0xffff;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

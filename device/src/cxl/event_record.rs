@@ -1,4 +1,4 @@
-//! Event records (CXL 3.1, 8.2.10.2.1): what the device says about itself, field by field as the tables have it.
+//! Event records (CXL 3.1, 8.2.10.2.1): reports of the device about itself, laid out field by field as in the tables.
 //!
 //! By itself the device makes two of them, because a kernel decodes those by name and prints any other as bytes: General
 //! Media where a DPA is concerned, Memory Module (which holds the health information) where the whole device is. The
@@ -34,7 +34,7 @@ pub(super) enum Transaction {
 #[derive(Clone, Debug)]
 pub struct Record(Layout);
 
-/// What an injected record says in the part that all have in common, besides what the log puts there.
+/// The common fields of an injected record, except for those that the log fills in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Common {
     /// Event record flags 7:2; the log sets the severity in bits 1:0.
@@ -49,7 +49,7 @@ pub struct Common {
     pub head: Option<u8>,
 }
 
-/// Flags that say which of the common fields are valid.
+/// Flags that mark the common fields that are valid.
 const SUBCLASS_VALID: u32 = 1 << 6;
 const LD_VALID: u32 = 1 << 7;
 const HEAD_VALID: u32 = 1 << 8;
@@ -59,7 +59,7 @@ const HEAD_VALID: u32 = 1 << 8;
 pub struct Component {
     /// As the device's maker has it, or in PLDM format.
     pub id: [u8; 16],
-    /// The latter.
+    /// The identifier is in PLDM format.
     pub pldm: bool,
 }
 

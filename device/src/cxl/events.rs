@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{event_record::Record, mailbox::return_code::ReturnCode, vectors};
 
 /// A log, by severity. The values are those of the mailbox commands and the bits of the Event Status register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Log {
     /// Expected, for the record.
@@ -64,7 +64,7 @@ impl InterruptMode {
     }
 }
 
-/// What a log could not take.
+/// Records that a full log dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Overflow {
     /// Records dropped; stays at its maximum.
@@ -75,13 +75,13 @@ pub(super) struct Overflow {
     pub(super) last: u64,
 }
 
-/// What Get Event Records gives.
+/// The result of Get Event Records.
 pub(super) struct Retrieved {
     /// The oldest records.
     pub(super) records: Vec<[u8; Record::SIZE]>,
-    /// There are more.
+    /// The log holds more records.
     pub(super) more: bool,
-    /// What was dropped.
+    /// Records that were dropped.
     pub(super) overflow: Overflow,
 }
 
@@ -185,7 +185,7 @@ impl EventLogs {
         }
     }
 
-    /// Whether this vector has something to say: a log that interrupts with it holds records.
+    /// Whether a log that interrupts with this vector holds records.
     pub(super) fn wants(&self, vector: u16) -> bool {
         let logs = self.0.lock();
         Log::ALL.iter().any(|&log| {
@@ -194,7 +194,7 @@ impl EventLogs {
         })
     }
 
-    /// Power cycle: no records. Handles go on, so that a stale one clears nothing.
+    /// Power cycle: no records. Handles continue, so that a stale one clears nothing.
     pub(super) fn forget(&self) {
         for entry in self.0.lock().iter_mut() {
             entry.records.clear();

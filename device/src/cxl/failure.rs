@@ -1,8 +1,8 @@
-//! Mailbox commands that fail because a tester wants them to.
+//! Mailbox commands that fail on request.
 //!
-//! A driver's error paths are walked by no working device. So the next commands of an opcode can be told to end with a
-//! return code: at once, without being executed, or, if they are of those that go on in the background, at the end of an
-//! operation that did nothing. What was told holds until it is used up or told otherwise, across resets and power cycles.
+//! No working device exercises a driver's error paths. A tester can therefore make the next commands with an opcode end
+//! with a return code: either at once, without being executed, or, for commands that continue in the background, at the end
+//! of an operation that does nothing. A request lasts until it is used up or replaced, across resets and power cycles.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use super::mailbox::{self, return_code::ReturnCode};
 pub struct CommandFailure {
     /// Command set and command.
     pub opcode: u16,
-    /// The return code (CXL 3.1, table 8-34). Any that says neither success nor that a background operation began.
+    /// The return code (CXL 3.1, table 8-34): any but success and "background operation started".
     pub return_code: u16,
-    /// How many commands. None: commands of this opcode do not fail any more.
+    /// How many commands fail. 0 ends an earlier request for this opcode.
     pub count: u64,
-    /// Not the command fails, but the background operation that it starts. Commands that start none are not counted.
+    /// The background operation fails instead of the command that starts it. Commands that start none are not counted.
     pub background: bool,
 }
 
@@ -29,10 +29,10 @@ pub enum FailureError {
     /// The device has no such command.
     #[error("the device has no command {0:#06x}: the Command Effects Log lists those it has")]
     Unknown(u16),
-    /// The command is over when it ends.
+    /// The command does not continue in the background.
     #[error("command {0:#06x} does not go on in the background: have the command itself fail")]
     NotInBackground(u16),
-    /// The return code says that nothing failed.
+    /// The return code does not stand for a failure.
     #[error("return code {0} is no failure: give one from 2 up")]
     NoFailure(u16),
 }
@@ -40,19 +40,20 @@ pub enum FailureError {
 /// The point at which a command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Point {
-    /// When it is given.
+    /// When the command is received.
     Command,
-    /// When the operation ends that it started.
+    /// When the operation that the command started ends.
     Background,
 }
 
-/// What was told, by opcode.
+/// Requested failures, by opcode.
 #[derive(Default)]
 pub(super) struct Failures(Mutex<BTreeMap<u16, CommandFailure>>);
 
 impl Failures {
-    /// Has commands fail from now on, in the place of what was told of this opcode before. Returns how many were left of that.
-    pub(super) fn tell(&self, failure: CommandFailure) -> Result<u64, FailureError> {
+    /// Makes the next commands with this opcode fail, replacing any earlier request for it. Returns how many failures of the
+    /// earlier request were still pending.
+    pub(super) fn request(&self, failure: CommandFailure) -> Result<u64, FailureError> {
         let CommandFailure { opcode, return_code, count, background } = failure;
         let command = mailbox::command(opcode).ok_or(FailureError::Unknown(opcode))?;
         if background && !command.goes_on_in_background() {

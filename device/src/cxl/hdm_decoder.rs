@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::registers::{RegisterMap, Touched};
+use crate::shape::CAPACITY_UNIT;
 
 /// Capability id in the CXL.cache/mem capability array.
 pub const ID: u32 = 0x5;
@@ -39,8 +40,8 @@ const HOST_ONLY_COHERENCY: u32 = 2 << 21;
 /// Global control: HDM decoder enable.
 const ENABLE: u32 = 1 << 1;
 
-/// Bases, sizes and skips are multiples of 256 MiB; the bits below read 0.
-const GRANULE: u64 = 256 << 20;
+/// Bases, sizes and skips are multiples of this; the bits below read 0.
+const GRANULE: u64 = CAPACITY_UNIT;
 
 const INTERLEAVE_GRANULARITY: u32 = 0xf;
 const INTERLEAVE_WAYS: u32 = 0xf << 4;
@@ -151,7 +152,8 @@ impl HdmDecoders {
     }
 
     /// Acts on a write to the registers. `window` is the host address at which the device's memory starts, where that is
-    /// fixed: a decoder that would have it elsewhere is not committed, or the host would reach other memory than it says.
+    /// fixed: a decoder with another base is not committed, because the host would reach other memory than the decoder
+    /// describes.
     pub fn written(&mut self, map: &mut RegisterMap, touched: Touched, window: Option<u64>) {
         for n in 0..COUNT {
             if touched.hits(decoder(self.at, n) + CONTROL, 4) {

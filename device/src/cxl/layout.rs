@@ -1,7 +1,7 @@
 //! Little-endian fields at byte offsets.
 //!
 //! Payloads and records are written the way the specification's tables give them: offset, then value. Reading is
-//! checked, because what is read comes from the guest.
+//! checked, because the bytes come from the guest.
 
 /// Bytes being laid out: each method puts one field at its offset.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! The PCI function, as the specification describes it.
 //!
-//! [`Type3`] is what a root port sees: configuration space and BAR0. Section numbers are of CXL 3.1 unless said.
+//! [`Type3`] is what a root port sees: configuration space and BAR0. Section numbers refer to CXL 3.1 unless another document is named.
 
 mod background;
 pub mod cdat;
 pub mod component;
 pub mod config_space;
+pub mod delay;
 mod device_registers;
 mod device_state;
 pub mod doe;
@@ -14,6 +15,7 @@ pub mod event_record;
 pub mod events;
 pub mod failure;
 pub mod hdm_decoder;
+mod injector;
 mod layout;
 mod mailbox;
 mod msix;
@@ -24,17 +26,10 @@ mod watermark;
 
 use std::sync::Arc;
 
+pub use self::injector::Injector;
 use self::{
-    cdat::Performance,
-    component::ComponentRegisters,
-    config_space::ConfigSpace,
-    device_registers::DeviceRegisters,
-    event_record::Record,
-    events::Log,
-    failure::{CommandFailure, FailureError},
-    hdm_decoder::Decoder,
-    msix::MsixTable,
-    ras::{Correctable, Header, Uncorrectable},
+    cdat::Performance, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
+    hdm_decoder::Decoder, msix::MsixTable,
 };
 use crate::hdm::media::Media;
 
@@ -46,18 +41,18 @@ const DEVICE_REGISTERS: u32 = 0x10000;
 const MSIX_TABLE: u32 = 0x20000;
 const MSIX_PBA: u32 = 0x30000;
 
-/// Where an interrupt goes. The vector's mask and address are the other side's matter.
+/// The destination of interrupts. Masks and addresses of the vectors belong to the implementation.
 pub trait Msix: Send + Sync {
-    /// Signals a vector once. Returns false when nobody listens to it now (the edge would be lost).
+    /// Signals a vector once. Returns false if the vector is not armed, in which case the edge is lost.
     fn raise(&self, vector: u16) -> bool;
 }
 
-/// What a function is made from.
+/// The configuration of a function.
 #[derive(Clone, Debug, Default)]
 pub struct Type3Config {
     /// PCIe device serial number, and so the memory device's serial in Linux.
     pub serial: u64,
-    /// What the CDAT says of the memory's speed.
+    /// The memory's speed, as reported in the CDAT.
     pub performance: Performance,
 }
 
@@ -82,9 +77,7 @@ impl Type3 {
     pub fn new(config: &Type3Config, media: Arc<Media>, msix: Arc<dyn Msix>) -> Arc<Self> {
         let capacity = media.capacity();
         let component = Arc::new(ComponentRegisters::new(capacity));
-        let device = DeviceRegisters::new(media, Arc::clone(&msix));
-        let state_source = Arc::clone(&component);
-        device.set_component_state_source(Box::new(move || state_source.component_state()));
+        let device = DeviceRegisters::new(media, Arc::clone(&component), Arc::clone(&msix));
         Arc::new(Self {
             capacity,
             config_space: ConfigSpace::new(config, capacity, msix),
@@ -163,7 +156,7 @@ impl Type3 {
         self.device.power_on();
     }
 
-    /// Function-level reset: like [`Self::reset`], but CXL.mem goes on. HDM decoders, the CXL device DVSEC and their
+    /// Function-level reset: like [`Self::reset`], but CXL.mem is not affected. HDM decoders, the CXL device DVSEC and their
     /// locks stay; Linux treats a decoder lost here as memory pulled from under it.
     fn function_level_reset(&self) {
         tracing::info!("function-level reset");
@@ -172,37 +165,7 @@ impl Type3 {
         self.msix_table.reset();
     }
 
-    /// Signals the low watermark by hand: interrupt and event record, as if free media had fallen below it.
-    pub fn inject_low(&self) {
-        self.device.inject_low();
-    }
-
-    /// Signals the high watermark by hand.
-    pub fn inject_high(&self) {
-        self.device.inject_high();
-    }
-
-    /// Puts a record into an event log, as if the device had met what it tells.
-    pub fn inject_event(&self, log: Log, record: Record) {
-        self.device.inject_event(log, record);
-    }
-
-    /// An uncorrectable protocol error stands in the RAS structure, with its header. Nobody is told.
-    pub fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header) {
-        self.component.uncorrectable(error, header);
-    }
-
-    /// A correctable protocol error stands in the RAS structure. Nobody is told.
-    pub fn inject_correctable(&self, error: Correctable) {
-        self.component.correctable(error);
-    }
-
-    /// Has mailbox commands fail. Returns how many were left to fail of what was told of their opcode before.
-    pub fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError> {
-        self.device.fail_command(failure)
-    }
-
-    /// The other side has just started to listen to a vector: what is still true is said again.
+    /// The client has armed a vector. Re-raises it if its condition still holds.
     pub fn vector_armed(&self, vector: u16) {
         self.device.vector_armed(vector);
     }

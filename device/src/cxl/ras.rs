@@ -3,7 +3,7 @@
 //! The link to this device cannot fail: status bits are set only where an error is injected. Software programs masks and
 //! severities, which change nothing: the AER message that goes with an error is not the device's to send over vfio-user.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::registers::RegisterMap;
 
@@ -27,7 +27,7 @@ const UNCORRECTABLE: u32 = 0x0001_cfff;
 const CORRECTABLE: u32 = 0x0000_007f;
 
 /// An uncorrectable error, and the status bit it sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the names are those of the status bits")]
 pub enum Uncorrectable {
@@ -49,7 +49,7 @@ pub enum Uncorrectable {
 }
 
 /// A correctable error, and the status bit it sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the names are those of the status bits")]
 pub enum Correctable {

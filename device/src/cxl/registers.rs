@@ -3,6 +3,9 @@
 //! A [`RegisterMap`] is a block of little-endian registers: each line of its builder gives an offset, a reset value and
 //! which bits software may change. Accesses of any length and alignment are resolved here, byte by byte. What a write
 //! *does* is not in the table: the owner asks which registers were touched and acts after the write.
+//!
+//! A map stores values. Blocks whose values are computed when they are read (the mailbox, the device registers) have no
+//! map: they copy each register into the read with `layout::copy_overlap`.
 
 /// A block of registers.
 ///

@@ -1,4 +1,4 @@
-//! MSI-X vectors: the one table of who signals on which.
+//! MSI-X vectors and their sources.
 
 /// Vectors the function has; Linux asks for up to 16.
 pub const COUNT: u16 = 16;

@@ -1,47 +1,34 @@
 //! Watermark crossings as interrupts: vector 12 "lthresh", vector 13 "hthresh".
 //!
-//! One interrupt a crossing. A driver asks for these vectors only after its region is up, so a crossing may come before
-//! anybody listens: what is still true is said again when the vector is armed.
+//! One interrupt per crossing. A driver requests these vectors only after its region is up, so a crossing may come before
+//! its vector is armed. The interrupt is then raised when the vector is armed, if the condition still holds.
 
 use parking_lot::Mutex;
 
 use super::{Msix, vectors};
+use crate::hdm::media::Crossing;
 
-/// A watermark was crossed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Crossing {
-    /// Free media fell below the low watermark: stop allocating.
-    Low,
-    /// Free media rose above the high watermark: go on.
-    High,
-}
-
-impl Crossing {
-    fn vector(self) -> u16 {
-        match self {
-            Crossing::Low => vectors::LOW_THRESHOLD,
-            Crossing::High => vectors::HIGH_THRESHOLD,
-        }
-    }
-}
-
-/// The last crossing, while nobody has heard of it.
+/// The last crossing, until its interrupt has been delivered.
 #[derive(Debug, Default)]
 pub(super) struct WatermarkInterrupts {
     undelivered: Mutex<Option<Crossing>>,
 }
 
 impl WatermarkInterrupts {
-    /// Tells of a crossing. It takes the place of an earlier one that was not heard: only the last state counts.
+    /// Raises the interrupt of a crossing. It replaces an earlier crossing that was not delivered: only the last state counts.
     pub(super) fn crossed(&self, crossing: Crossing, msix: &dyn Msix) {
-        // Undelivered first: a vector armed between the two lines says it once too often, not never.
+        // Undelivered first: a vector armed between the two lines is raised once too often instead of never.
         *self.undelivered.lock() = Some(crossing);
-        if msix.raise(crossing.vector()) {
+        let vector = match crossing {
+            Crossing::Low => vectors::LOW_THRESHOLD,
+            Crossing::High => vectors::HIGH_THRESHOLD,
+        };
+        if msix.raise(vector) {
             self.delivered(crossing);
         }
     }
 
-    /// Somebody listens to this vector now. `blocked` is the state of the medium.
+    /// The client has armed this vector. `blocked` is the state of the medium.
     pub(super) fn vector_armed(&self, vector: u16, blocked: bool, msix: &dyn Msix) {
         let undelivered = *self.undelivered.lock();
         let crossing = match vector {
@@ -54,7 +41,7 @@ impl WatermarkInterrupts {
         }
     }
 
-    /// Nothing is left to tell.
+    /// Drops a crossing that was not delivered.
     pub(super) fn forget(&self) {
         *self.undelivered.lock() = None;
     }

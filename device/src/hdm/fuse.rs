@@ -40,8 +40,10 @@ use self::{
     guardian::Guardian,
     mount::MountPoint,
 };
-use super::{Resident, Window, bytes::Bytes, media::Media};
-use crate::{size::format_bytes, store::BLOCK_SIZE};
+use super::{Resident, Window, media::Media};
+use cxl_cram_kit::size::format_bytes;
+
+use crate::store::BLOCK_SIZE;
 
 /// Threads that answer the kernel.
 const HANDLERS: usize = 2;
@@ -63,7 +65,7 @@ pub struct FuseConfig {
 impl Default for FuseConfig {
     fn default() -> Self {
         Self {
-            cache_bytes: 256 << 20,
+            cache_bytes: 64 << 20,
             flush_interval: Duration::from_millis(200),
             readahead: 128 << 10,
             directory: std::env::temp_dir(),
@@ -107,13 +109,12 @@ pub enum WindowError {
 /// What handlers, evictor and window share.
 struct Shared {
     media: Arc<Media>,
-    bytes: Bytes,
     capacity: u64,
     /// Held for moments only, never while the kernel is asked for something.
     state: Mutex<State>,
     /// The evictor has something to do.
     wake: Condvar,
-    /// The evictor has dropped what it was told to.
+    /// The evictor has dropped the pages it was asked to.
     settled: Condvar,
     /// The flusher is to end.
     stop: Condvar,
@@ -169,7 +170,7 @@ impl FuseWindow {
     /// The smallest cache: reads under way and a margin to evict ahead of them.
     pub const MIN_CACHE: u64 = 4 << 20;
 
-    /// Mounts a window onto this medium. Tell the medium of it ([`Media::set_window`]).
+    /// Mounts a window onto this medium, joined to it.
     pub fn new(config: FuseConfig, media: Arc<Media>) -> Result<Arc<Self>, WindowError> {
         if config.cache_bytes < Self::MIN_CACHE {
             return Err(WindowError::CacheTooSmall { bytes: config.cache_bytes, least: Self::MIN_CACHE });
@@ -180,7 +181,6 @@ impl FuseWindow {
         let capacity = media.capacity();
         let shared = Arc::new(Shared {
             media,
-            bytes: Bytes::new(),
             capacity,
             state: Mutex::new(State {
                 cache: Cache::new(capacity / BLOCK_SIZE as u64, config.cache_bytes / BLOCK_SIZE as u64),
@@ -243,9 +243,10 @@ impl FuseWindow {
             let interval = config.flush_interval;
             running.start("window-flush", move |shared, kernel| evict::flush(shared, kernel, interval))
         });
-        // Dropped on error: that stops what was started.
+        // Dropped on error, which stops the threads that were started.
         let window = Arc::new(Self { shared, running: Some(running) });
         started.map_err(WindowError::Thread)?;
+        window.shared.media.set_window(&window);
         Ok(window)
     }
 
@@ -360,7 +361,7 @@ impl Running {
     }
 
     fn stop(self) {
-        // The medium outlives the window: give it what it has not seen yet.
+        // The medium outlives the window: write back the data that it does not have yet.
         if let Err(error) = pagecache::write_back(&self.kernel.file, &(0..self.shared.capacity)) {
             tracing::warn!(%error, "last write-back of the window");
         }

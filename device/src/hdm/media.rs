@@ -5,7 +5,7 @@
 //! path; they are serialised among themselves and hold only that lock while they wait.
 //!
 //! A command that changes bytes the window may hold a copy of *holds* their range: until the window has dropped its
-//! copy, what is written back there is stale and ignored. So a trimmed page is not resurrected by a late write-back.
+//! copy, write-backs to it are stale and ignored. So a trimmed page is not resurrected by a late write-back.
 
 use std::{
     ops::Range,
@@ -22,15 +22,15 @@ use super::{
     Window,
     crossings::Crossings,
     poison::{self, PoisonList},
-    watermark::{Crossing, Gate, Invalid},
+    watermark::{Gate, Invalid},
 };
 pub use super::{
     crossings::Crossed,
     poison::{LINE_SIZE, POISON_PATTERN, PoisonRecord, PoisonSource},
-    watermark::{Threshold, Watermarks},
+    watermark::{Crossing, Threshold, Watermarks},
 };
-use crate::size::format_bytes;
 use crate::store::{BLOCK_SIZE, Block, Codec, RecompressStep, Recompressed, Store, StoreConfig, StoreError, Usage};
+use cxl_cram_kit::size::format_bytes;
 
 /// Bytes [`Media::zero`] holds back from the window at a time.
 const ZERO_CHUNK: u64 = 16 << 20;
@@ -38,7 +38,7 @@ const ZERO_CHUNK: u64 = 16 << 20;
 /// Locks that serialise calls on one block; blocks share them by their low bits.
 const BLOCK_LOCKS: usize = 64;
 
-/// What a medium is made from.
+/// The configuration of a medium.
 #[derive(Clone, Debug)]
 pub struct MediaConfig {
     /// HDM promised to the guest, in bytes, a multiple of 256 MiB.
@@ -51,13 +51,11 @@ pub struct MediaConfig {
     pub watermarks: Watermarks,
 }
 
-/// What the medium tells its listener. Sent from whichever thread caused it, with no lock of the medium held.
+/// An event for the medium's listeners. Sent from the thread that caused it, with no lock of the medium held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaEvent {
-    /// Free media fell below the low watermark.
-    LowCrossing,
-    /// Free media rose above the high watermark after a low crossing.
-    HighCrossing,
+    /// Free media crossed a watermark.
+    Crossed(Crossing),
     /// A block that no longer fitted was poisoned: its DPA (4 KiB).
     Overflow {
         /// First byte of the block.
@@ -72,7 +70,7 @@ pub enum MediaEvent {
     },
 }
 
-/// Occupancy and its context, after a flush of the window.
+/// Occupancy and its context. After a flush or without one: see [`Media::occupancy`] and [`Media::occupancy_now`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Occupancy {
     /// HDM promised, bytes.
@@ -91,11 +89,11 @@ pub struct Occupancy {
     pub poisoned: u64,
     /// Blocks lost to overflow since the medium was last cleared.
     pub overflows: u64,
-    /// What recompression came to since the start.
+    /// The result of recompression since the start.
     pub recompressed: Recompressed,
 }
 
-/// Why the medium refused.
+/// Why a request to the medium failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
     /// An address or length outside the capacity or not aligned.
@@ -129,9 +127,8 @@ pub enum MediaError {
     Store(#[from] StoreError),
 }
 
-/// Called on every [`MediaEvent`]. It may run in a window's handler: it must not call the methods of [`Media`] that
-/// wait for the window, nor take a lock that another thread holds while it is inside one of them.
-pub type Listener = Box<dyn Fn(MediaEvent) + Send + Sync>;
+/// What is called on every [`MediaEvent`].
+type Listener = Arc<dyn Fn(MediaEvent) + Send + Sync>;
 
 /// The medium.
 pub struct Media {
@@ -147,7 +144,7 @@ pub struct Media {
     poisoned: AtomicU64,
     overflows: AtomicU64,
     crossings: Crossings,
-    listeners: RwLock<Vec<Arc<Listener>>>,
+    listeners: RwLock<Vec<Listener>>,
     window: RwLock<Option<Weak<dyn Window>>>,
     /// Holds one token once media was found short: what recompression waits for.
     short: (Sender<()>, Receiver<()>),
@@ -186,19 +183,23 @@ impl Media {
         self.capacity
     }
 
-    /// Adds one who hears of events, after those before.
-    pub fn add_listener(&self, listener: Listener) {
+    /// Adds a function to call on every event, after those added before. It may run in a window's handler: it must not
+    /// call the methods of [`Media`] that wait for the window, nor take a lock that another thread holds while it is
+    /// inside one of them.
+    pub fn add_listener(&self, listener: impl Fn(MediaEvent) + Send + Sync + 'static) {
         self.listeners.write().push(Arc::new(listener));
     }
 
-    /// Sets the window that holds lines of this medium, so that flushes and invalidations reach it. A window keeps its
-    /// medium, not the other way round: whoever made the window must keep it.
-    pub fn set_window(&self, window: Arc<dyn Window>) {
-        *self.window.write() = Some(Arc::downgrade(&window));
+    /// Sets the window that holds lines of this medium, so that flushes and invalidations reach it. The windows of this
+    /// crate do that when they are made. A window keeps its medium alive, not the other way round: the owner of the
+    /// window must keep it.
+    pub fn set_window(&self, window: &Arc<impl Window + 'static>) {
+        let window = Arc::downgrade(window);
+        *self.window.write() = Some(window);
     }
 
-    /// Data path: the block as the guest must see it, poisoned lines as [`POISON_PATTERN`], which is told with
-    /// [`MediaEvent::PoisonRead`]. Past the end: zeros.
+    /// Data path: the block as the guest must see it, poisoned lines as [`POISON_PATTERN`]. Sends
+    /// [`MediaEvent::PoisonRead`] if there are any. Past the end: zeros.
     pub fn load(&self, block: u64, out: &mut Block) {
         let poisoned = self.fetch(block, out);
         self.poison_read(block, poisoned);
@@ -212,9 +213,13 @@ impl Media {
         self.poison_read(block, poisoned & line_mask(bytes.start as u64..bytes.end as u64));
     }
 
-    /// The block as the guest must see it, and its poisoned lines. Nobody is told.
-    pub(super) fn fetch(&self, block: u64, out: &mut Block) -> u64 {
+    /// The block as the guest must see it, and its poisoned lines. No event is sent.
+    fn fetch(&self, block: u64, out: &mut Block) -> u64 {
         let _serial = self.lock_block(block);
+        self.fetch_locked(block, out)
+    }
+
+    fn fetch_locked(&self, block: u64, out: &mut Block) -> u64 {
         match self.store.read(block, out) {
             Ok(()) => {}
             Err(StoreError::OutOfRange { .. }) => {
@@ -242,6 +247,23 @@ impl Media {
     /// by that nothing of the pattern is left. A block that does not fit is poisoned whole, and [`MediaEvent::Overflow`] is
     /// sent.
     pub fn store(&self, block: u64, data: &Block) {
+        self.write_back(block, |stale| self.store_fresh(block, data, stale));
+    }
+
+    /// Data path: these bytes of a block written back, not empty; the others stay as the guest sees them. Filling them in is
+    /// no load of the guest's.
+    pub(super) fn store_part(&self, block: u64, bytes: Range<usize>, data: &[u8]) {
+        self.write_back(block, |stale| {
+            let mut whole = [0; BLOCK_SIZE];
+            self.fetch_locked(block, &mut whole);
+            whole[bytes].copy_from_slice(data);
+            self.store_fresh(block, &whole, stale)
+        });
+    }
+
+    /// Stores a block by `store`, which is called with the block's lock held and given the bytes (DPA) that a command holds,
+    /// and then sends what follows from it. Nothing is stored past the end or where all is held.
+    fn write_back(&self, block: u64, store: impl FnOnce(Range<u64>) -> Result<(), MediaError>) {
         if block >= self.store.blocks() {
             return;
         }
@@ -250,25 +272,31 @@ impl Media {
             let _serial = self.lock_block(block);
             let at = block * BLOCK_SIZE as u64;
             let stale = overlap(&held, &(at..at + BLOCK_SIZE as u64));
-            if stale.is_empty() {
-                self.store_locked(block, data, pattern_or_none(self.poison_mask(block), data), u64::MAX)
-            } else if stale.end - stale.start == BLOCK_SIZE as u64 {
+            if !stale.is_empty() && stale.end - stale.start == BLOCK_SIZE as u64 {
                 return;
-            } else {
-                let mut merged = *data;
-                let mut kept = [0; BLOCK_SIZE];
-                if self.store.read(block, &mut kept).is_ok() {
-                    let bytes = (stale.start - at) as usize..(stale.end - at) as usize;
-                    merged[bytes.clone()].copy_from_slice(&kept[bytes]);
-                }
-                let keep = line_mask(stale.start - at..stale.end - at);
-                self.store_locked(block, &merged, keep | pattern_or_none(self.poison_mask(block), data), !keep)
             }
+            store(stale)
         };
         if result.is_err() {
             self.overflowed(block);
         }
         self.settle();
+    }
+
+    /// Stores a block whose lock is held, but for its stale bytes (DPA).
+    fn store_fresh(&self, block: u64, data: &Block, stale: Range<u64>) -> Result<(), MediaError> {
+        if stale.is_empty() {
+            return self.store_locked(block, data, pattern_or_none(self.poison_mask(block), data), u64::MAX);
+        }
+        let at = block * BLOCK_SIZE as u64;
+        let mut merged = *data;
+        let mut kept = [0; BLOCK_SIZE];
+        if self.store.read(block, &mut kept).is_ok() {
+            let bytes = (stale.start - at) as usize..(stale.end - at) as usize;
+            merged[bytes.clone()].copy_from_slice(&kept[bytes]);
+        }
+        let keep = line_mask(stale.start - at..stale.end - at);
+        self.store_locked(block, &merged, keep | pattern_or_none(self.poison_mask(block), data), !keep)
     }
 
     /// Occupancy after flushing the window. Not from a window's handler.
@@ -279,7 +307,7 @@ impl Media {
         self.occupancy_now()
     }
 
-    /// Occupancy as the store counts it now, without a flush: never blocks, may lag by what is dirty in the window.
+    /// Occupancy as the store counts it now, without a flush: never blocks, may lag by the data that is dirty in the window.
     pub fn occupancy_now(&self) -> Occupancy {
         let gate = self.crossings.gate();
         Occupancy {
@@ -373,13 +401,15 @@ impl Media {
         {
             let _serial = self.command.lock();
             let bytes = bytes - bytes % BLOCK_SIZE as u64;
-            let resized = self.crossings.gate().resized(bytes).map_err(|e| bad_watermarks(e, bytes))?;
-            // Stores go on meanwhile: the gate must not see a new size with old watermarks, so both change under its
+            // Stores continue meanwhile: the gate must not see a new size with old watermarks, so both change under its
             // lock.
-            self.crossings.change(|gate| {
-                self.store.set_physical(bytes)?;
-                Ok::<_, StoreError>(resized.carry(gate))
-            })?;
+            self.crossings
+                .change(|gate| {
+                    let resized = gate.resized(bytes)?;
+                    self.store.set_physical(bytes);
+                    Ok(resized.carry(gate))
+                })
+                .map_err(|e| bad_watermarks(e, bytes))?;
         }
         self.settle();
         Ok(())
@@ -415,7 +445,7 @@ impl Media {
         self.store.usage().free() <= self.crossings.gate().high()
     }
 
-    /// Receives something after media has become short. That may be over by then: ask [`Media::is_short`].
+    /// Receives a token after media has become short. The shortage may be over by then: check [`Media::is_short`].
     pub(super) fn short(&self) -> &Receiver<()> {
         &self.short.1
     }
@@ -446,43 +476,36 @@ impl Media {
         Ok(result?)
     }
 
-    /// Tells that a block did not fit. The window still shows the guest what the medium has lost: it must drop that
-    /// page, but later, for this may be its own handler.
+    /// Reports that a block did not fit. The window still holds the data that the medium has lost and must drop that page,
+    /// but later, because this may run in its own handler.
     fn overflowed(&self, block: u64) {
         self.overflows.fetch_add(1, Ordering::Relaxed);
         let dpa = block * BLOCK_SIZE as u64;
         if let Some(window) = self.window() {
             window.invalidate_later(dpa..dpa + BLOCK_SIZE as u64);
         }
-        self.tell(MediaEvent::Overflow { dpa });
+        self.notify(MediaEvent::Overflow { dpa });
     }
 
-    /// Tells that these lines of a block, if any, went to whoever loads.
+    /// Reports that these poisoned lines of a block were loaded, if there are any.
     fn poison_read(&self, block: u64, lines: u64) {
         if lines != 0 {
             let (first, end) = (u64::from(lines.trailing_zeros()), u64::from(u64::BITS - lines.leading_zeros()));
             let dpa = block * BLOCK_SIZE as u64 + first * LINE_SIZE;
-            self.tell(MediaEvent::PoisonRead { dpa, length: (end - first) * LINE_SIZE });
+            self.notify(MediaEvent::PoisonRead { dpa, length: (end - first) * LINE_SIZE });
         }
     }
 
     fn settle(&self) {
-        let short = self.crossings.settle(
-            || self.store.usage().free(),
-            |crossing| {
-                self.tell(match crossing {
-                    Crossing::Low => MediaEvent::LowCrossing,
-                    Crossing::High => MediaEvent::HighCrossing,
-                })
-            },
-        );
+        let short =
+            self.crossings.settle(|| self.store.usage().free(), |crossing| self.notify(MediaEvent::Crossed(crossing)));
         if short {
             // A token that is there already does as well.
             let _ = self.short.0.try_send(());
         }
     }
 
-    fn tell(&self, event: MediaEvent) {
+    fn notify(&self, event: MediaEvent) {
         let listeners = self.listeners.read().clone();
         for listener in listeners {
             listener(event);
@@ -542,12 +565,19 @@ impl Drop for Hold<'_> {
     }
 }
 
+impl Watermarks {
+    /// Whether a medium of this physical size can have them.
+    pub fn check(self, physical: u64) -> Result<(), MediaError> {
+        Gate::new(self, physical).map(drop).map_err(|invalid| bad_watermarks(invalid, physical))
+    }
+}
+
 fn bad_watermarks(invalid: Invalid, physical: u64) -> MediaError {
     MediaError::BadWatermarks { low: invalid.low, high: invalid.high, physical }
 }
 
-/// Poisoned lines that were not overwritten, or not all of them. A write-back carries whole pages, of which the guest may be in
-/// the middle of writing one: only a line that holds nothing of the pattern any more was overwritten.
+/// Poisoned lines that were not overwritten, or not all of them. A write-back carries whole pages, and the guest may be in the
+/// middle of writing one: only a line that holds nothing of the pattern any more was overwritten.
 fn pattern_or_none(poisoned: u64, data: &Block) -> u64 {
     if poisoned == 0 { 0 } else { poisoned & poison::pattern_lines(data) }
 }

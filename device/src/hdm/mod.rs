@@ -40,11 +40,11 @@ pub trait Window: Send + Sync {
     /// a window that keeps no copies.
     fn invalidate_later(&self, _dpa: Range<u64>) {}
 
-    /// Bytes of decompressed lines the window holds now, and how many of them the last flush found dirty.
+    /// The window's residency now, and its counters since the start. Flushes nothing.
     fn resident(&self) -> Resident;
 }
 
-/// What a window holds outside the medium.
+/// The data that a window holds outside the medium.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resident {
     /// Decompressed bytes held.

@@ -17,7 +17,8 @@ pub const POISON_PATTERN: u64 = 0xdead_beef_bad0_c0de;
 const LINES_PER_BLOCK: u64 = BLOCK_SIZE as u64 / LINE_SIZE;
 
 /// Where a poisoned line came from; the values are those of the poison list's error source field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum PoisonSource {
     /// Unknown.
@@ -48,8 +49,8 @@ pub struct PoisonRecord {
 struct Lines {
     internal: u64,
     injected: u64,
-    /// Those of them that were written back since, but not all of the line was written: what is stored for them has the pattern
-    /// where it was not.
+    /// The lines among them that were written back since, but not completely: the stored data has the pattern where they were
+    /// not written.
     partial: u64,
 }
 
@@ -92,7 +93,7 @@ impl PoisonList {
         self.blocks.get(&block).map_or(0, |lines| lines.internal | lines.injected)
     }
 
-    /// The poisoned lines of a block for which what is stored is not what a load returns.
+    /// The poisoned lines of a block whose stored data differs from what a load returns.
     pub(super) fn hidden(&self, block: u64) -> u64 {
         self.blocks.get(&block).map_or(0, |lines| (lines.internal | lines.injected) & !lines.partial)
     }

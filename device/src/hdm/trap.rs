@@ -11,21 +11,22 @@ use std::{
     },
 };
 
-use super::{Resident, Window, bytes::Bytes, media::Media};
+use super::{Resident, Window, bytes, media::Media};
 use crate::store::BLOCK_SIZE;
 
 /// The trapped window.
 pub struct TrapWindow {
     media: Arc<Media>,
-    bytes: Bytes,
     loads: AtomicU64,
     stores: AtomicU64,
 }
 
 impl TrapWindow {
-    /// A window onto this medium.
+    /// A window onto this medium, joined to it.
     pub fn new(media: Arc<Media>) -> Arc<Self> {
-        Arc::new(Self { media, bytes: Bytes::new(), loads: AtomicU64::new(0), stores: AtomicU64::new(0) })
+        let window = Arc::new(Self { media, loads: AtomicU64::new(0), stores: AtomicU64::new(0) });
+        window.media.set_window(&window);
+        window
     }
 
     /// Bytes of an access that lie inside the capacity. A caller that checks passes them all.
@@ -42,14 +43,14 @@ impl Window for TrapWindow {
     fn read(&self, dpa: u64, data: &mut [u8]) {
         let (inside, outside) = data.split_at_mut(self.inside(dpa, data.len()));
         self.loads.fetch_add(pages(dpa, inside.len()), Ordering::Relaxed);
-        self.bytes.read(&self.media, dpa, inside);
+        bytes::read(&self.media, dpa, inside);
         outside.fill(0);
     }
 
     fn write(&self, dpa: u64, data: &[u8]) {
         let inside = &data[..self.inside(dpa, data.len())];
         self.stores.fetch_add(pages(dpa, inside.len()), Ordering::Relaxed);
-        self.bytes.write(&self.media, dpa, inside);
+        bytes::write(&self.media, dpa, inside);
     }
 
     fn flush(&self) {}

@@ -2,9 +2,11 @@
 //!
 //! Below low: blocked, one low crossing. Above high: free again, one high crossing. In between the last state holds.
 
-use std::str::FromStr;
+use std::{ops::RangeInclusive, str::FromStr};
 
-use crate::size::parse_bytes;
+use cxl_cram_kit::size::parse_bytes;
+
+use crate::store::BLOCK_SIZE;
 
 /// A threshold on free media.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,12 +17,12 @@ pub enum Threshold {
     Bytes(u64),
 }
 
-/// A size as [`parse_bytes`] takes it, or per cent of the physical size such as `20%`.
+/// A size as [`parse_bytes`] takes it, or per cent of the physical size such as `20%`. See [`Threshold::of_bytes`].
 impl FromStr for Threshold {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some(number) = text.trim().strip_suffix('%') else { return parse_bytes(text).map(Self::Bytes) };
+        let Some(number) = text.trim().strip_suffix('%') else { return Self::of_bytes(parse_bytes(text)?) };
         match number.trim().parse::<f64>() {
             Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self::Percent(percent)),
             _ => Err(format!("{text:?} is not a percentage; give 0% to 100%, or a size such as 96M")),
@@ -29,6 +31,17 @@ impl FromStr for Threshold {
 }
 
 impl Threshold {
+    /// A number of bytes that a user typed. Less than a block is refused: such a number lacks its unit.
+    pub fn of_bytes(bytes: u64) -> Result<Self, String> {
+        if (1..BLOCK_SIZE as u64).contains(&bytes) {
+            return Err(format!(
+                "a watermark of {bytes} bytes is less than a block of {BLOCK_SIZE}: give a percentage such as 10%, or a size \
+                 with its unit such as 96M"
+            ));
+        }
+        Ok(Self::Bytes(bytes))
+    }
+
     /// In bytes, for a medium of this physical size. `None` for a percentage outside 0..=100.
     fn bytes(self, physical: u64) -> Option<u64> {
         match self {
@@ -53,8 +66,10 @@ pub struct Watermarks {
 
 /// A watermark was crossed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Crossing {
+pub enum Crossing {
+    /// Free media fell below the low watermark: stop allocating.
     Low,
+    /// Free media rose above the high watermark after a low crossing: allocation may continue.
     High,
 }
 
@@ -91,7 +106,7 @@ impl Gate {
         Self::new(self.watermarks, physical)
     }
 
-    /// Looks at the free media and tells the crossing, if there is one.
+    /// Updates the state for this much free media. Returns the crossing, if there is one.
     pub(super) fn evaluate(&mut self, free: u64) -> Option<Crossing> {
         if !self.blocked && free < self.low {
             self.blocked = true;
@@ -102,6 +117,11 @@ impl Gate {
         } else {
             None
         }
+    }
+
+    /// The free media, from and to, that crosses nothing now.
+    pub(super) fn quiet(&self) -> RangeInclusive<u64> {
+        if self.blocked { 0..=self.high } else { self.low..=u64::MAX }
     }
 
     /// This gate with the state of another.
@@ -130,6 +150,17 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_lacks_its_unit_is_refused() {
+        for text in ["1", "10", "20", "1K", "4095"] {
+            let error = text.parse::<Threshold>().unwrap_err();
+            assert!(error.contains("less than a block") && error.contains("10%"), "{error}");
+        }
+        for text in ["0", "4096", "4K"] {
+            assert!(text.parse::<Threshold>().is_ok(), "{text}");
+        }
+    }
 
     #[test]
     fn thresholds_are_per_cent_or_bytes() {

@@ -1,15 +1,27 @@
 //! The options of `serve`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 use clap::{Args, ValueEnum};
+use cxl_cram_kit::size::{exact_bytes, parse_bytes};
 
-use crate::{hdm::media::Threshold, size::parse_bytes, store::Codec};
+use crate::{
+    hdm::{fuse::FuseConfig, media::Threshold},
+    store::Codec,
+};
+
+/// The window's own defaults, as a user would type them.
+static CACHE: LazyLock<String> = LazyLock::new(|| exact_bytes(FuseConfig::default().cache_bytes));
+static READAHEAD: LazyLock<String> = LazyLock::new(|| exact_bytes(FuseConfig::default().readahead.into()));
+
+fn default_flush_interval() -> u64 {
+    FuseConfig::default().flush_interval.as_millis() as u64
+}
 
 /// Serve the device to a QEMU >= 10.1 over vfio-user.
 ///
-/// Runs until SIGTERM or SIGINT. One QEMU at a time; when it goes, the next may connect and finds the device
-/// powered on afresh.
+/// Runs until SIGTERM or SIGINT. One QEMU at a time, a second one is refused; when the first goes, the next may connect and
+/// finds the device powered on afresh.
 #[derive(Args, Clone, Debug)]
 #[command(
     args_override_self = true,
@@ -34,7 +46,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub socket: PathBuf,
 
-    /// HDM promised to the guest: a multiple of 256 MiB
+    /// HDM promised to the guest: 256M to 8T in steps of 256M (M is 1048576, MB would be 1000000)
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_bytes)]
     pub capacity: u64,
 
@@ -55,7 +67,7 @@ pub struct ServeArgs {
     pub window: WindowKind,
 
     /// Bound on decompressed bytes held by the FUSE window
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = CACHE.as_str(), value_parser = parse_bytes)]
     pub cache: u64,
 
     /// Free media below this is the low crossing (MSI-X vector 12): per cent of the physical size, or a size
@@ -66,16 +78,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N%|SIZE", default_value = "20%", value_parser = str::parse::<Threshold>)]
     pub high_watermark: Threshold,
 
-    /// What becomes of a block that no longer fits
-    #[arg(long, value_enum, default_value_t = OnFull::Poison)]
-    pub on_full: OnFull,
-
     /// How long a dirty page may wait for its write-back, in milliseconds: occupancy lags by at most this
-    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = default_flush_interval(), value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub flush_interval: u64,
 
     /// Pages the host kernel reads ahead on a fault of the FUSE window: small is faithful, large is fast
-    #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = READAHEAD.as_str(), value_parser = parse_bytes)]
     pub readahead: u64,
 
     /// Socket for QMP-style control (qmp-shell works); made with mode 0600
@@ -120,13 +128,6 @@ impl WindowKind {
             Self::Trap => "trap",
         }
     }
-}
-
-/// What becomes of a block that no longer fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OnFull {
-    /// Its 4 KiB are poisoned: loads see a pattern, the poison list and an event name it
-    Poison,
 }
 
 fn parse_serial(text: &str) -> Result<u64, String> {

@@ -1,13 +1,15 @@
-//! Puts the rooms together: one device, served on one socket.
+//! Assembles one device from its parts and serves it on one socket.
 //!
-//! [`Board`] is what the wire sees: it sends each region access to the part that answers it. [`run`] is `serve` on the
+//! [`Board`] is the device as the wire sees it: it routes each region access to the part that answers it. [`run`] is `serve` on the
 //! command line: check the arguments, build from the medium outwards, serve until a signal, take everything down.
 
 mod args;
+mod check;
 
 use std::{io::Write, os::fd::BorrowedFd, sync::Arc};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use cxl_cram_kit::size::format_bytes;
 use rustix::{
     io::Errno,
     mount::{MountPropagationFlags, mount_change},
@@ -19,22 +21,15 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use crate::{
-    control::{self, DeviceCommands, Events, Injector},
-    cxl::{
-        Msix, Type3, Type3Config,
-        event_record::Record,
-        events::Log,
-        failure::{CommandFailure, FailureError},
-        ras::{Correctable, Header, Uncorrectable},
-    },
+    control::{self, DeviceCommands, Events},
+    cxl::{Msix, Type3, Type3Config},
     hdm::{
         Window,
         fuse::{FuseConfig, FuseWindow},
-        media::{Media, MediaConfig, Watermarks},
+        media::{Media, MediaConfig},
         recompressor::{Recompressor, RecompressorConfig},
         trap::TrapWindow,
     },
-    size::format_bytes,
     store::Codec,
     vfio_user::{Backend, Interrupts, Region, Server, Stop},
 };
@@ -44,13 +39,7 @@ const BAR2: u32 = VFIO_PCI_BAR2_REGION_INDEX;
 const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
 const MSIX: u32 = VFIO_PCI_MSIX_IRQ_INDEX;
 
-/// HDM is promised in these units: the granularity of HDM decoders and of Identify Memory Device.
-const CAPACITY_UNIT: u64 = 256 << 20;
-
-/// The largest capacity: what the store can number.
-const CAPACITY_MAX: u64 = 8 << 40;
-
-pub use self::args::{OnFull, ServeArgs, WindowKind};
+pub use self::args::{ServeArgs, WindowKind};
 
 /// The device as the wire sees it.
 pub struct Board {
@@ -60,9 +49,8 @@ pub struct Board {
 }
 
 impl Board {
-    /// Joins a function, its medium and the window onto it.
+    /// A function, its medium and the window onto it.
     pub fn new(function: Arc<Type3>, media: Arc<Media>, window: Arc<dyn Window>) -> Arc<Self> {
-        media.set_window(Arc::clone(&window));
         Arc::new(Self { function, media, window })
     }
 
@@ -144,7 +132,7 @@ impl Backend for Board {
 
     /// A new client is a machine that was switched on: volatile memory is empty, registers are at reset.
     fn client_connected(&self) {
-        // The reset stops what is under way in the background before the medium is cleared under it.
+        // The reset stops a background operation before the medium is cleared under it.
         self.function.reset();
         self.media.clear();
         self.function.power_on();
@@ -173,35 +161,9 @@ impl Msix for MsixWire {
     }
 }
 
-impl Injector for Board {
-    fn inject_low(&self) {
-        self.function.inject_low();
-    }
-
-    fn inject_high(&self) {
-        self.function.inject_high();
-    }
-
-    fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header) {
-        self.function.inject_uncorrectable(error, header);
-    }
-
-    fn inject_correctable(&self, error: Correctable) {
-        self.function.inject_correctable(error);
-    }
-
-    fn inject_event(&self, log: Log, record: Record) {
-        self.function.inject_event(log, record);
-    }
-
-    fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError> {
-        self.function.fail_command(failure)
-    }
-}
-
 /// Builds the device that the arguments describe and serves it until SIGTERM or SIGINT.
 pub fn run(args: &ServeArgs) -> Result<()> {
-    check(args)?;
+    args.check()?;
     keep_mounts_private();
     let stop = Stop::new().context("cannot make an event to stop by")?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -210,7 +172,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         unsafe { signal_hook::low_level::register(signal, move || stop.trigger()) }.context("cannot catch signals")?;
     }
 
-    // Sockets first: a path that is taken is told before anything is mounted.
+    // Sockets first: a path that is in use is reported before anything is mounted.
     let server = Server::bind(&args.socket)?;
     let control = args.control.as_deref().map(control::Server::bind).transpose()?;
 
@@ -218,7 +180,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         capacity: args.capacity,
         physical: args.physical(),
         codec: args.codec,
-        watermarks: Watermarks { low: args.low_watermark, high: args.high_watermark },
+        watermarks: args.watermarks(),
     })?;
     let window: Arc<dyn Window> = match args.window {
         WindowKind::Trap => TrapWindow::new(Arc::clone(&media)),
@@ -235,11 +197,11 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let interrupts = Arc::new(Interrupts::new());
     let msix = Arc::new(MsixWire::new(&interrupts));
     let function = Type3::new(&Type3Config { serial: args.serial, ..Type3Config::default() }, Arc::clone(&media), msix);
-    let board = Board::new(function, Arc::clone(&media), window);
+    let board = Board::new(Arc::clone(&function), Arc::clone(&media), window);
 
     let commands = DeviceCommands {
         media: Arc::clone(&media),
-        injector: Arc::clone(&board) as _,
+        injector: Arc::clone(&function) as _,
         interrupts: Arc::clone(&interrupts),
         stop: stop.clone(),
         codec: args.codec,
@@ -248,7 +210,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let events = Events::new().context("cannot make an event for the control socket")?;
     media.add_listener({
         let events = events.clone();
-        Box::new(move |event| events.media(event))
+        move |event| events.media(event)
     });
 
     // Taken down when this returns, before the window and the medium.
@@ -262,11 +224,16 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     };
 
     std::thread::scope(|scope| {
-        let control = control.as_ref().map(|control| scope.spawn(|| control.run(&commands, &events, &stop)));
+        let control = control.as_ref().map(|control| {
+            let serve = || control.run(&commands, &events, &stop);
+            std::thread::Builder::new().name("control".into()).spawn_scoped(scope, serve)
+        });
+        let control = control.transpose().context("cannot start the thread of the control socket")?;
+        // Whatever ends the wire also ends the control socket's thread.
+        let wire_ended = stop.on_drop();
         announce(args);
         let served = server.run(&*board, &interrupts, &stop).context("the socket failed");
-        // Whatever ended the wire also ends the control socket's thread.
-        stop.trigger();
+        drop(wire_ended);
         match control.map(|thread| thread.join()) {
             Some(Ok(controlled)) => served.and(controlled.context("the control socket failed")),
             _ => served,
@@ -274,8 +241,8 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     })
 }
 
-/// Gives this process a mount namespace of its own, where it may: the window's mount then goes with the process, however
-/// that ends. Without the right to, a server that is killed leaves a dead mount, which the next one removes.
+/// Gives this process a mount namespace of its own, if it is permitted to: the window's mount then disappears with the
+/// process, however that ends. Without the permission, a server that is killed leaves a dead mount, which the next one removes.
 fn keep_mounts_private() {
     // SAFETY: only the mount namespace is unshared, no file descriptors; and no other thread runs yet.
     let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNS) };
@@ -285,30 +252,7 @@ fn keep_mounts_private() {
     }
 }
 
-/// Refuses what no device could be.
-fn check(args: &ServeArgs) -> Result<()> {
-    let (capacity, physical) = (args.capacity, args.physical());
-    ensure!(
-        capacity > 0 && capacity.is_multiple_of(CAPACITY_UNIT) && capacity <= CAPACITY_MAX,
-        "--capacity {} must be a multiple of 256 MiB, at most {}",
-        format_bytes(capacity),
-        format_bytes(CAPACITY_MAX),
-    );
-    ensure!(
-        physical > 0 && physical.is_multiple_of(crate::store::BLOCK_SIZE as u64) && physical <= capacity,
-        "--physical {} must be a multiple of 4 KiB and at most the capacity ({})",
-        format_bytes(physical),
-        format_bytes(capacity),
-    );
-    ensure!(
-        args.recompress_cpu.is_none() || matches!(args.codec, Codec::Adaptive(_)),
-        "--recompress-cpu needs --codec adaptive: {} recompresses nothing",
-        args.codec,
-    );
-    Ok(())
-}
-
-/// The one line that says that QEMU may come, with the arguments to paste.
+/// Prints the ready line, with the arguments to paste into QEMU's command line.
 fn announce(args: &ServeArgs) {
     let socket = std::path::absolute(&args.socket).unwrap_or_else(|_| args.socket.clone());
     let device = serde_json::json!({

@@ -30,7 +30,7 @@ pub(super) struct Span {
     pub(super) tail: usize,
 }
 
-/// The frames and who has them.
+/// The frames and their owners.
 #[derive(Debug)]
 pub(super) struct Arena {
     bytes: MmapRaw,
@@ -51,7 +51,7 @@ struct Pool {
 }
 
 impl Arena {
-    /// Room for `frames` frames, of which none exist until [`Arena::set_limit`].
+    /// Reserves room for `frames` frames. None exist until [`Arena::set_limit`].
     pub(super) fn new(frames: u64) -> Result<Self, StoreError> {
         Ok(Self {
             bytes: reserve(frames * FRAME as u64)?,
@@ -78,7 +78,7 @@ impl Arena {
         self.held.load(Relaxed)
     }
 
-    /// Frames that nobody holds.
+    /// Frames that no slab holds.
     pub(super) fn free(&self) -> u64 {
         self.limit().saturating_sub(self.held())
     }
@@ -98,7 +98,7 @@ impl Arena {
         self.pool.lock().metadata()
     }
 
-    /// Takes a frame, if one exists that nobody holds. Its contents are undefined.
+    /// Takes a free frame, if there is one. Its contents are undefined.
     pub(super) fn take(&self) -> Option<u32> {
         let mut pool = self.pool.lock();
         if !self.has_free() {
@@ -129,7 +129,7 @@ impl Arena {
         let mut batch: Vec<u32> = pool.warm.drain(..BATCH).collect();
         batch.sort_unstable();
         for run in batch.chunk_by(|a, b| a + 1 == *b) {
-            // SAFETY: nobody holds these frames, so nobody has a use for their contents, and the pool lock keeps
+            // SAFETY: no slab holds these frames, so their contents are unused, and the pool lock keeps
             // them from being taken meanwhile.
             let given = unsafe {
                 self.bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, run[0] as usize * FRAME, run.len() * FRAME)

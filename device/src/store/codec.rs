@@ -12,12 +12,7 @@ use zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, ResetDirective}
 
 use super::entry::Form;
 use super::slab::STEP;
-use super::{BLOCK_SIZE, Block, Codec};
-
-/// A payload longer than this does not leave the class of raw blocks.
-const MAX_PAYLOAD: usize = BLOCK_SIZE - STEP;
-/// What either codec may write for a block that does not shrink.
-const BUFFER: usize = get_maximum_output_size(BLOCK_SIZE);
+use super::{BLOCK_SIZE, Codec};
 
 /// A codec name that is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,9 +62,10 @@ impl fmt::Display for Codec {
     }
 }
 
-/// The codec state of one thread.
-pub(super) struct Engine {
-    buffer: Box<[u8; BUFFER]>,
+/// The codec state of one thread, for blocks of one size. The store's are [`BLOCK_SIZE`]; `bench` measures others too.
+pub(crate) struct Engine {
+    /// A payload. As long as either codec may write for a block that does not shrink: lz4 has the larger bound.
+    buffer: Box<[u8]>,
     lz4: CompressTable,
     zstd: Option<(i32, CCtx<'static>)>,
     unzstd: Option<DCtx<'static>>,
@@ -78,57 +74,75 @@ pub(super) struct Engine {
 /// Runs `f` with this thread's engine. Must not be nested.
 pub(super) fn with<R>(f: impl FnOnce(&mut Engine) -> R) -> R {
     thread_local! {
-        static ENGINE: RefCell<Engine> = RefCell::new(Engine::new());
+        static ENGINE: RefCell<Engine> = RefCell::new(Engine::new(BLOCK_SIZE));
     }
     ENGINE.with_borrow_mut(f)
 }
 
-/// Makes a compression context write the store's frames: no magic, no size, no checksum, no dictionary id.
-pub(crate) fn set_frame(context: &mut CCtx<'_>, level: i32) -> Option<()> {
-    for parameter in [
-        CParameter::CompressionLevel(level),
-        CParameter::Format(FrameFormat::Magicless),
-        CParameter::ContentSizeFlag(false),
-        CParameter::ChecksumFlag(false),
-        CParameter::DictIdFlag(false),
-    ] {
-        context.set_parameter(parameter).ok()?;
-    }
-    Some(())
-}
-
 impl Engine {
-    fn new() -> Self {
-        Self { buffer: Box::new([0; BUFFER]), lz4: CompressTable::small(), zstd: None, unzstd: None }
+    /// For blocks of this size. Contexts of zstd are made when they are first needed.
+    pub(crate) fn new(block_size: usize) -> Self {
+        Self {
+            buffer: vec![0; get_maximum_output_size(block_size)].into(),
+            lz4: CompressTable::small(),
+            zstd: None,
+            unzstd: None,
+        }
     }
 
-    /// Compresses a new block. The payload, or the block itself if it does not shrink.
-    pub(super) fn pack<'a>(&'a mut self, codec: Codec, block: &'a Block) -> (Form, &'a [u8]) {
+    /// Makes what a codec needs. None if zstd has no memory for it: blocks are then stored raw.
+    pub(crate) fn prepare(&mut self, codec: Codec) -> Option<()> {
+        match codec {
+            Codec::Lz4 | Codec::Adaptive(_) => Some(()),
+            Codec::Zstd(level) => {
+                self.compressor(level)?;
+                decompressor(&mut self.unzstd).map(drop)
+            }
+        }
+    }
+
+    /// Compresses a new block. The payload, or the block itself if it does not shrink: a payload must leave the size class
+    /// of raw blocks.
+    pub(crate) fn pack<'a>(&'a mut self, codec: Codec, block: &'a [u8]) -> (Form, &'a [u8]) {
         let (form, packed) = match codec {
             Codec::Lz4 | Codec::Adaptive(_) => {
-                (Form::Lz4, compress_into_with_table(block, &mut self.buffer[..], &mut self.lz4).ok())
+                (Form::Lz4, compress_into_with_table(block, &mut self.buffer, &mut self.lz4).ok())
             }
             Codec::Zstd(level) => (Form::Zstd, self.pack_zstd(level, block)),
         };
         match packed {
-            Some(len @ 1..=MAX_PAYLOAD) => (form, &self.buffer[..len]),
+            Some(len) if len > 0 && len + STEP <= block.len() => (form, &self.buffer[..len]),
             _ => (Form::Raw, block),
         }
     }
 
-    /// None if zstd has no memory for a context: the block is then stored raw.
-    fn pack_zstd(&mut self, level: i32, block: &Block) -> Option<usize> {
-        if self.zstd.as_ref().is_none_or(|(current, _)| *current != level) {
-            let mut context = match self.zstd.take() {
-                Some((_, context)) => context,
-                None => CCtx::try_create()?,
-            };
-            context.reset(ResetDirective::SessionAndParameters).ok()?;
-            set_frame(&mut context, level)?;
-            self.zstd = Some((level, context));
-        }
+    fn pack_zstd(&mut self, level: i32, block: &[u8]) -> Option<usize> {
+        self.compressor(level)?;
         let (_, context) = self.zstd.as_mut()?;
         context.compress2(&mut self.buffer[..], block).ok()
+    }
+
+    /// Makes a compression context that writes the store's frames: no magic, no size, no checksum, no dictionary id.
+    fn compressor(&mut self, level: i32) -> Option<()> {
+        if self.zstd.as_ref().is_some_and(|(current, _)| *current == level) {
+            return Some(());
+        }
+        let mut context = match self.zstd.take() {
+            Some((_, context)) => context,
+            None => CCtx::try_create()?,
+        };
+        context.reset(ResetDirective::SessionAndParameters).ok()?;
+        for parameter in [
+            CParameter::CompressionLevel(level),
+            CParameter::Format(FrameFormat::Magicless),
+            CParameter::ContentSizeFlag(false),
+            CParameter::ChecksumFlag(false),
+            CParameter::DictIdFlag(false),
+        ] {
+            context.set_parameter(parameter).ok()?;
+        }
+        self.zstd = Some((level, context));
+        Some(())
     }
 
     /// The buffer that [`Engine::unpack`] reads from, for a payload of `len` bytes, at most a block.
@@ -136,33 +150,36 @@ impl Engine {
         &mut self.buffer[..len]
     }
 
-    /// Decompresses the first `len` bytes of the buffer. None if that does not make one whole block.
-    pub(super) fn unpack(&mut self, form: Form, len: usize, block: &mut Block) -> Option<()> {
-        let payload = &self.buffer[..len];
+    /// Decompresses the first `len` bytes of the buffer, where the last payload is. None if that does not make one whole
+    /// block.
+    pub(crate) fn unpack(&mut self, form: Form, len: usize, block: &mut [u8]) -> Option<()> {
         let unpacked = match form {
-            Form::Lz4 => decompress_into(payload, block).ok()?,
-            Form::Zstd => {
-                if self.unzstd.is_none() {
-                    let mut context = DCtx::try_create()?;
-                    context.set_parameter(DParameter::Format(FrameFormat::Magicless)).ok()?;
-                    self.unzstd = Some(context);
-                }
-                self.unzstd.as_mut()?.decompress(&mut block[..], payload).ok()?
-            }
+            Form::Lz4 => decompress_into(self.buffer.get(..len)?, block).ok()?,
+            Form::Zstd => decompressor(&mut self.unzstd)?.decompress(block, self.buffer.get(..len)?).ok()?,
             Form::Raw => {
-                block.copy_from_slice(payload.get(..BLOCK_SIZE)?);
-                BLOCK_SIZE
+                block.copy_from_slice(self.buffer.get(..len)?.get(..block.len())?);
+                block.len()
             }
         };
-        (unpacked == BLOCK_SIZE).then_some(())
+        (unpacked == block.len()).then_some(())
     }
 }
 
+/// The context, made if there is none yet.
+fn decompressor<'a>(made: &'a mut Option<DCtx<'static>>) -> Option<&'a mut DCtx<'static>> {
+    if made.is_none() {
+        let mut context = DCtx::try_create()?;
+        context.set_parameter(DParameter::Format(FrameFormat::Magicless)).ok()?;
+        *made = Some(context);
+    }
+    made.as_mut()
+}
+
 /// The word that the block repeats, if it repeats one.
-pub(super) fn fill_word(block: &Block) -> Option<u64> {
+pub(crate) fn fill_word(block: &[u8]) -> Option<u64> {
     // Equal to itself shifted by a word: one memcmp, which stops at the first difference.
-    let (word, _) = block.split_first_chunk()?;
-    (block[8..] == block[..BLOCK_SIZE - 8]).then(|| u64::from_ne_bytes(*word))
+    let (word, rest) = block.split_first_chunk()?;
+    (*rest == block[..block.len() - 8]).then(|| u64::from_ne_bytes(*word))
 }
 
 #[cfg(test)]
@@ -170,6 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::Block;
 
     #[test]
     fn a_codec_reads_its_own_name() {
@@ -207,6 +225,34 @@ mod tests {
             // Frame header descriptor: no content size, no checksum, no dictionary id.
             assert_eq!(payload[0], 0);
         });
+    }
+
+    #[test]
+    fn every_codec_gives_back_what_it_took_at_every_block_size() {
+        for codec in [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(-5)] {
+            for size in [1024, 2048, 4096, 8192, 16_384] {
+                let block: Vec<u8> = (0..size).map(|at: usize| (at * at / 61 % 11) as u8).collect();
+                let mut engine = Engine::new(size);
+                engine.prepare(codec).unwrap();
+                for _ in 0..2 {
+                    let (form, payload) = engine.pack(codec, &block);
+                    let len = payload.len();
+                    assert!(len < size && form != Form::Raw);
+                    let mut out = vec![0; size];
+                    engine.unpack(form, len, &mut out).unwrap();
+                    assert_eq!(out, block);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_repeated_word_is_same_filled() {
+        assert_eq!(fill_word(&[0; 4096]), Some(0));
+        assert_eq!(fill_word(&[7; 1024]), Some(0x0707_0707_0707_0707));
+        let mut block = [7; 4096];
+        block[4095] = 8;
+        assert_eq!(fill_word(&block), None);
     }
 
     #[test]

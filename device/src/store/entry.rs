@@ -1,4 +1,4 @@
-//! One entry of the block map: 8 bytes that say where a block is.
+//! An entry of the block map: 8 bytes with the location of a block.
 //!
 //! | value | meaning |
 //! |---|---|
@@ -29,7 +29,7 @@ const _: () = assert!(MAX_BLOCKS == 1 << LEN_SHIFT);
 
 /// How a stored block is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// LZ4 block format.
     Lz4,
     /// Zstandard, magicless, without content size.

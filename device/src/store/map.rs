@@ -2,7 +2,7 @@
 //!
 //! A *leaf* is one page of the map: 512 entries, 2 MiB of capacity. The kernel backs it when its first entry is
 //! written; a bitmap remembers which leaves are, so that trim skips the others. Leaves share striped locks. A block's
-//! leaf lock also guards the bytes of its slot: who holds it may read, write or move them.
+//! leaf lock also guards the bytes of its slot: its holder may read, write or move them.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,8 +15,10 @@ use super::{StoreError, count};
 
 /// Entries in a leaf.
 pub(super) const LEAF_BLOCKS: u64 = 512;
+/// Bytes of an entry.
+pub(crate) const ENTRY_BYTES: u64 = size_of::<u64>() as u64;
 /// Bytes of a leaf: one host page.
-const LEAF_BYTES: u64 = LEAF_BLOCKS * 8;
+const LEAF_BYTES: u64 = LEAF_BLOCKS * ENTRY_BYTES;
 /// Leaf locks. Neighbouring leaves never share one.
 const STRIPES: u64 = 256;
 

@@ -10,6 +10,7 @@ mod entry;
 mod map;
 mod recompress;
 mod slab;
+mod usage;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,11 +19,15 @@ use parking_lot::Mutex;
 
 use arena::{Arena, Span};
 pub use codec::CodecError;
-pub(crate) use codec::set_frame;
-use entry::{Entry, Form, Stored};
+pub(crate) use codec::{Engine, fill_word};
+pub(crate) use entry::Form;
+use entry::{Entry, Stored};
+pub(crate) use map::ENTRY_BYTES as MAP_ENTRY;
 use map::{BlockMap, Leaf};
 pub use recompress::{RecompressStep, Recompressed};
 use slab::{Class, MAX_BLOCKS, Slab};
+pub(crate) use slab::{POINTER, STEP};
+pub use usage::{Ratio, Usage};
 
 /// Bytes in a block.
 pub const BLOCK_SIZE: usize = 4096;
@@ -54,33 +59,6 @@ pub struct StoreConfig {
     pub codec: Codec,
 }
 
-/// What the store holds, all in bytes but the block counts. `used + free == physical`, always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Media that exists.
-    pub physical: u64,
-    /// Media taken: frames held by slabs x 4096. May exceed `physical` only after physical was shrunk below it.
-    pub used: u64,
-    /// Compressed payload: the sum of the stored lengths, without slab padding and free slots.
-    pub data: u64,
-    /// Host memory for the block map, slab descriptors and back-pointers that is really touched. Not media.
-    pub metadata: u64,
-    /// Blocks that are written and hold something else than a same-filled pattern, compressed.
-    pub compressed_blocks: u64,
-    /// Blocks stored as they are because they do not shrink.
-    pub raw_blocks: u64,
-    /// Blocks that are one repeated 8-byte word (zero included when written and not trimmed); they hold no media.
-    /// One word in 2^18 cannot be kept in the map (see docs/store.md): its blocks are compressed and counted so.
-    pub same_filled_blocks: u64,
-}
-
-impl Usage {
-    /// Media that is free: `physical - used`, 0 when over.
-    pub fn free(&self) -> u64 {
-        self.physical.saturating_sub(self.used)
-    }
-}
-
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -106,7 +84,7 @@ pub enum StoreError {
         /// The block.
         block: u64,
     },
-    /// More blocks than the map can tell apart.
+    /// More blocks than the map can distinguish.
     #[error("{blocks} blocks are too many: the store can address {max} (8 TiB); choose a smaller capacity")]
     TooManyBlocks {
         /// Blocks asked for.
@@ -180,7 +158,7 @@ impl Store {
             recompressing: Mutex::new(()),
             counts: Counts::default(),
         };
-        store.set_physical(config.physical)?;
+        store.set_physical(config.physical);
         Ok(store)
     }
 
@@ -227,7 +205,7 @@ impl Store {
                 return codec::with(|engine| {
                     // SAFETY: as above.
                     unsafe { self.arena.load(at, engine.payload(len)) };
-                    // The payload is copied, so others may go on while it is decompressed.
+                    // The payload is copied, so other threads may proceed while it is decompressed.
                     drop(leaf);
                     engine.unpack(form, len, out).ok_or(corrupt)
                 });
@@ -249,7 +227,7 @@ impl Store {
             }
             leaf.give_back(part);
         }
-        // Not one by one, as a write does: what is about to be trimmed would be moved for nothing.
+        // Not one by one, as a write does: blocks that are about to be trimmed would be moved for nothing.
         for class in Class::all() {
             self.compact(class, usize::MAX);
         }
@@ -313,10 +291,10 @@ impl Store {
 
     /// Changes how much media exists. Shrinking below what is used loses nothing: writes that need another frame are
     /// refused until it fits. Returns the physical size now in force: whole frames, at most the capacity.
-    pub fn set_physical(&self, bytes: u64) -> Result<u64, StoreError> {
+    pub fn set_physical(&self, bytes: u64) -> u64 {
         let frames = (bytes / BLOCK_SIZE as u64).min(self.blocks());
         self.arena.set_limit(frames);
-        Ok(frames * BLOCK_SIZE as u64)
+        frames * BLOCK_SIZE as u64
     }
 
     fn check(&self, block: u64) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! Recompression: cold blocks change from lz4 or raw to zstd, in small steps, while the store goes on.
+//! Recompression: cold blocks change from lz4 or raw to zstd, in small steps, while the store is in use.
 //!
 //! A pass is one walk over the map. A block it finds [`Age::Fresh`] becomes [`Age::Cold`]; one it finds cold was not
 //! written for a whole pass, and is compressed again. It is kept so if its class becomes smaller; otherwise it is
@@ -31,7 +31,7 @@ pub struct Recompressed {
 /// What one step of recompression did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecompressStep {
-    /// The block to go on from; None when the pass is over.
+    /// The block to continue from; None when the pass is over.
     pub next: Option<u64>,
     /// Blocks compressed again, kept so or not.
     pub tried: usize,
@@ -100,7 +100,7 @@ impl Store {
             unsafe { self.arena.load(at, engine.payload(cold.len)) };
             drop(leaf);
             let mut data = [0; BLOCK_SIZE];
-            // A block that does not decompress is told to whoever reads it, not here.
+            // A block that does not decompress is reported when it is read, not here.
             let Some(()) = engine.unpack(cold.form, cold.len, &mut data) else {
                 self.settle(block);
                 return None;

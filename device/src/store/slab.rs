@@ -10,13 +10,15 @@ use super::arena::{Arena, FRAME, Span};
 use super::count;
 
 /// Slot sizes are multiples of this many bytes.
-pub(super) const STEP: usize = 32;
+pub(crate) const STEP: usize = 32;
+/// Bytes of a back-pointer, and of an entry in the list of frames.
+pub(crate) const POINTER: u64 = size_of::<u32>() as u64;
 /// Size classes there are.
 pub(super) const CLASSES: usize = FRAME / STEP;
 
-/// In a back-pointer: the slot is a hole, the other bits say which.
+/// In a back-pointer: the slot is a hole, and the other bits are the hole's index.
 const HOLE: u32 = 1 << 31;
-/// Blocks a back-pointer can tell apart.
+/// Blocks that a back-pointer can distinguish.
 pub(super) const MAX_BLOCKS: u64 = HOLE as u64;
 
 /// A size class: slots of `STEP * (class + 1)` bytes.
@@ -96,7 +98,7 @@ impl Slab {
         count::change(metadata, before, self.metadata());
     }
 
-    /// Where a slot is, if there is such a slot.
+    /// The location of a slot, if it exists.
     pub(super) fn span(&self, slot: u32) -> Option<Span> {
         if slot as usize >= self.owners.len() {
             return None;
@@ -163,7 +165,7 @@ impl Slab {
         let to = self.holes.pop()?;
         let (source, target) = (self.span(from)?, self.span(to)?);
         let mut bytes = [0; FRAME];
-        // SAFETY: the block is locked by the caller; the hole is nobody's and the slab lock (`&mut self`) keeps it so.
+        // SAFETY: the block is locked by the caller; the hole is unused, and the slab lock (`&mut self`) keeps it so.
         unsafe {
             arena.load(source, &mut bytes[..len]);
             arena.store(target, &bytes[..len]);

@@ -31,7 +31,7 @@ pub(super) struct Message {
 /// Why no more messages come.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
-    #[error("the server was told to stop")]
+    #[error("the server is stopping")]
     Stopped,
     #[error("the client closed the connection")]
     Closed,
@@ -134,6 +134,12 @@ impl<'a> Connection<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl AsFd for Connection<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -1,7 +1,7 @@
 //! DMA_MAP and DMA_UNMAP: the client's tables of guest memory.
 //!
 //! The device makes no DMA, so the memory is never mapped and the descriptors are closed at once. The ranges are
-//! kept only to answer as the protocol asks: no overlap, and no unmapping of what is not there.
+//! kept only to answer as the protocol asks: no overlap, and no unmapping of a range that is not mapped.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl DmaTable {
         Ok(())
     }
 
-    /// DMA_UNMAP: argsz, flags, address, size. The reply repeats them, the size being what was unmapped. A range may
+    /// DMA_UNMAP: argsz, flags, address, size. The reply repeats them, with the size that was unmapped. A range may
     /// cover several mappings but must not cut one.
     pub(super) fn unmap(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Errno> {
         let mut fields = Fields::new(payload);

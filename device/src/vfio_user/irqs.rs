@@ -11,6 +11,7 @@ use rustix::{fs::OFlags, io::Errno};
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_MASKABLE, VFIO_IRQ_SET_ACTION_MASK, VFIO_IRQ_SET_ACTION_TRIGGER,
     VFIO_IRQ_SET_ACTION_UNMASK, VFIO_IRQ_SET_DATA_BOOL, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_NONE,
+    VFIO_PCI_MSIX_IRQ_INDEX,
 };
 
 use super::message::{Fields, PutFields};
@@ -20,12 +21,13 @@ const INFO_LEN: u32 = 16;
 /// Bytes of `struct vfio_irq_set` without its data.
 const SET_LEN: u32 = 20;
 
-/// The interrupts of the client that is connected now. Made before the server and shared with whoever raises them.
+/// The interrupts of the client that is connected now. Created before the server and shared with every component that raises
+/// interrupts.
 #[derive(Debug, Default)]
 pub struct Interrupts {
     /// Vectors of each index; empty while there is no client.
     indices: Mutex<Vec<Vec<Vector>>>,
-    /// How often each index and vector was signalled, by whichever client.
+    /// How often each index and vector was signalled, over all clients.
     signalled: Mutex<BTreeMap<(u32, u32), u64>>,
 }
 
@@ -52,13 +54,13 @@ impl Vector {
 }
 
 impl Interrupts {
-    /// Interrupts nobody listens to yet.
+    /// Interrupts without a client.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Signals a vector once. `index` is a VFIO PCI interrupt index (2 is MSI-X). False when nobody listens to it now:
-    /// no client, no eventfd, or masked. Never blocks.
+    /// Signals a vector once. `index` is a VFIO PCI interrupt index (2 is MSI-X). Returns false if the vector
+    /// is not armed: no client, no eventfd, or masked. Never blocks.
     pub fn raise(&self, index: u32, vector: u32) -> bool {
         let indices = self.indices.lock();
         let vectors = usize::try_from(index).ok().and_then(|index| indices.get(index));
@@ -69,10 +71,15 @@ impl Interrupts {
         heard
     }
 
-    /// The vectors of an index that were raised and heard since the start, with how often.
+    /// The vectors of an index that reached a client since the start, and how often.
     pub fn signalled(&self, index: u32) -> BTreeMap<u32, u64> {
         let signalled = self.signalled.lock();
         signalled.range((index, 0)..=(index, u32::MAX)).map(|((_, vector), count)| (*vector, *count)).collect()
+    }
+
+    /// [`Self::signalled`] of MSI-X.
+    pub fn msix_signalled(&self) -> BTreeMap<u32, u64> {
+        self.signalled(VFIO_PCI_MSIX_IRQ_INDEX)
     }
 
     /// Whether there is a client that has negotiated its version.
@@ -270,7 +277,7 @@ fn eventfds(count: u32, data: &[u8], fds: Vec<OwnedFd>) -> Result<Vec<Option<Own
 /// Vectors an index can have at most: MSI-X ends at 2048.
 const MAX_VECTORS: usize = 2048;
 
-/// Refuses what is not an eventfd (a write to a pipe could block the device), and makes it non-blocking, so that a
+/// Refuses a descriptor that is not an eventfd (a write to a pipe could block the device), and makes it non-blocking, so that a
 /// client that fills the counter cannot hold the device up. The flag is the open file's: the client sees it too.
 fn check_eventfd(fd: &OwnedFd) -> Result<(), Errno> {
     let link = rustix::fs::readlink(format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(fd)), Vec::new())?;

@@ -8,7 +8,7 @@ pub(super) const HEADER_LEN: usize = 16;
 /// Bytes in front of the data of REGION_READ and REGION_WRITE: offset, region, count.
 pub(super) const REGION_ACCESS_LEN: usize = 16;
 
-/// Bytes of data this server moves in one message; what it offers as `max_data_xfer_size`.
+/// Bytes of data that this server moves in one message, offered as `max_data_xfer_size`.
 pub(super) const MAX_DATA_XFER: u32 = 1 << 20;
 
 /// The longest message: a REGION_WRITE with as much data as may be.
@@ -106,7 +106,7 @@ impl Header {
         self.put(reply, TYPE_REPLY, 0);
     }
 
-    /// The reply that says what went wrong.
+    /// The error reply with this errno.
     pub(super) fn error_reply(&self, errno: Errno) -> [u8; HEADER_LEN] {
         let mut reply = [0; HEADER_LEN];
         self.put(&mut reply, TYPE_REPLY | FLAG_ERROR, errno.raw_os_error().unsigned_abs());

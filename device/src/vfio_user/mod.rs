@@ -1,14 +1,19 @@
 //! The wire to QEMU: a vfio-user server that checks every message before it acts. Knows no CXL.
 //!
-//! [`Server`] listens on a UNIX socket and serves one client at a time. What it serves is a [`Backend`]; how the
-//! backend signals the client is [`Interrupts`]; what ends it is [`Stop`]. Protocol: vfio-user 0.0 as QEMU >= 10.1
+//! [`Server`] listens on a UNIX socket and serves one client at a time. It serves a [`Backend`], which
+//! signals the client through [`Interrupts`]; [`Stop`] ends it. Protocol: vfio-user 0.0 as QEMU >= 10.1
 //! speaks it (`hw/vfio-user`), with the structures and constants of `linux/vfio.h`.
 //!
+//! The server is own code. The `vfio_user` crate (0.1.7) has one too, which a device cannot rely on: it panics on a VERSION
+//! message that is too short, drops the errno of a failed access, and allocates whatever count a client sends. The
+//! tests use its *client*, an implementation that is not ours.
+//!
 //! A malformed message gets an error reply with an errno. When it is no longer known where the next message begins,
-//! the connection is closed. Either way the server goes on with the next message or the next client.
+//! the connection is closed. Either way the server continues with the next message or the next client.
 
 mod connection;
 mod dma;
+mod door;
 mod irqs;
 mod message;
 mod regions;
@@ -23,9 +28,9 @@ use std::os::fd::BorrowedFd;
 pub use irqs::Interrupts;
 pub use server::Server;
 pub use socket::BindError;
-pub use stop::Stop;
+pub use stop::{Stop, StopOnDrop};
 
-/// A region as GET_REGION_INFO tells it. The index is its place in [`Backend::regions`].
+/// A region as reported by GET_REGION_INFO. Its index is its position in [`Backend::regions`].
 #[derive(Clone, Debug, Default)]
 pub struct Region {
     /// Bytes; 0 for a region that does not exist.
@@ -36,7 +41,7 @@ pub struct Region {
     pub mmap_len: u64,
 }
 
-/// What the server serves. Ranges are inside the region when these are called; lengths are at least 1 and at most
+/// The device that the server serves. Ranges are inside the region when these are called; lengths are at least 1 and at most
 /// the negotiated `max_data_xfer_size`. All are called from the thread that is in [`Server::run`].
 pub trait Backend: Send + Sync {
     /// The nine VFIO PCI regions (BAR0..BAR5, ROM, configuration, VGA). Asked once a client.
@@ -57,16 +62,17 @@ pub trait Backend: Send + Sync {
     /// DEVICE_RESET.
     fn reset(&self);
 
-    /// A client has begun to listen to a vector (an eventfd was set, or it was unmasked). [`Interrupts::raise`]
-    /// reaches the client from here on.
+    /// A client has armed a vector (an eventfd was set, or it was unmasked). From here on [`Interrupts::raise`] reaches the
+    /// client.
     fn irq_armed(&self, index: u32, vector: u32);
 
     /// A client has negotiated its version.
     fn client_connected(&self);
 
-    /// The client is gone; its eventfds and mappings are already dropped. Only after [`Self::client_connected`].
+    /// The client has disconnected; its eventfds and mappings are already dropped. Only called after
+    /// [`Self::client_connected`].
     ///
-    /// The function must now be as after a reset: the next QEMU takes the state it finds in configuration space for
-    /// the function's own (an MSI-X enable bit left set keeps it from ever enabling MSI-X).
+    /// The function must now be as after a reset: the next QEMU assumes that the state it finds in configuration space
+    /// is the function's own (an MSI-X enable bit left set keeps it from ever enabling MSI-X).
     fn client_gone(&self);
 }

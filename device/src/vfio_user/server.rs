@@ -1,36 +1,36 @@
 //! The server: listens, serves one client, then the next.
 
-use std::{io, path::Path};
-
-use rustix::{
-    event::{PollFlags, Timespec},
-    io::Errno,
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    thread,
 };
+
+use rustix::event::PollFlags;
 use tracing::{info, warn};
 
 use super::{
     Backend, BindError, Interrupts,
     connection::{Connection, Ended},
+    door::refuse_others,
     session::Session,
-    socket::Listener,
+    socket::{Accepted, Listener, OUT_OF_RESOURCES_PAUSE},
     stop::{Interrupted, Stop},
 };
 
-/// How long to leave a connection waiting when the process is out of descriptors or memory.
-const OUT_OF_RESOURCES_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-
 /// A vfio-user server on a UNIX socket of mode 0600.
 ///
-/// One client is served at a time. Another that connects meanwhile waits: it is served as soon as the first is gone,
-/// so that a QEMU started right after the last one ended never meets a refusal. (QEMU itself gives up after its
-/// `x-msg-timeout`, 5 s.)
+/// One client is served at a time. Another that connects meanwhile is refused: its VERSION is answered with `EBUSY`. One
+/// that connects once the first has closed its end is served as soon as the server is done with the first, so that a
+/// QEMU started right after the last one ended never meets a refusal.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
 }
 
 impl Server {
-    /// Binds the socket and listens. A stale socket (ours, and nobody listens on it) is replaced; anything else at
+    /// Binds the socket and listens. A stale socket (ours, and no process listens on it) is replaced; anything else at
     /// the path is an error. The path is unlinked when the server is dropped, if it is still this server's.
     pub fn bind(path: impl AsRef<Path>) -> Result<Self, BindError> {
         Listener::bind(path.as_ref()).map(|listener| Self { listener })
@@ -45,34 +45,42 @@ impl Server {
     /// the listening socket itself fails.
     pub fn run(&self, backend: &dyn Backend, interrupts: &Interrupts, stop: &Stop) -> io::Result<()> {
         loop {
-            let socket = match self.listener.accept() {
-                Ok(socket) => socket,
-                Err(Errno::AGAIN) => match stop.wait(rustix::fd::AsFd::as_fd(&self.listener), PollFlags::IN, None) {
-                    Ok(()) => continue,
-                    Err(Interrupted::Stopped) => return Ok(()),
-                    Err(Interrupted::Failed(error)) => return Err(error.into()),
-                },
-                Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                    warn!(%error, "cannot accept a client; trying again");
-                    // Not on the listener, which is readable all the time.
-                    match stop.wait(rustix::fd::AsFd::as_fd(stop), PollFlags::IN, Some(&OUT_OF_RESOURCES_PAUSE)) {
-                        Ok(()) => continue,
-                        Err(Interrupted::Stopped) => return Ok(()),
-                        Err(Interrupted::Failed(error)) => return Err(error.into()),
+            let waited = match self.listener.accept()? {
+                Accepted::Client(socket) => {
+                    match self.serve(socket, backend, interrupts, stop)? {
+                        Ended::Stopped => return Ok(()),
+                        Ended::Closed => info!("client disconnected"),
+                        ended => warn!("client dropped: {ended}"),
                     }
+                    continue;
                 }
-                Err(error) => return Err(error.into()),
+                Accepted::Nobody => stop.wait(self.listener.as_fd(), PollFlags::IN, None),
+                Accepted::OutOfResources(error) => {
+                    warn!(%error, "cannot accept a client; trying again");
+                    stop.wait(stop.as_fd(), PollFlags::IN, Some(&OUT_OF_RESOURCES_PAUSE))
+                }
             };
-            info!("client connected");
-            // The session is dropped before its connection: whoever sees the connection end finds the device ready.
-            let connection = Connection::new(socket, stop);
-            let ended = Session::new(backend, interrupts).serve(&connection);
-            match ended {
-                Ended::Stopped => return Ok(()),
-                Ended::Closed => info!("client disconnected"),
-                ended => warn!("client dropped: {ended}"),
+            match waited {
+                Ok(()) => {}
+                Err(Interrupted::Stopped) => return Ok(()),
+                Err(Interrupted::Failed(error)) => return Err(error.into()),
             }
         }
+    }
+
+    /// Serves one client until it is gone, and refuses others meanwhile.
+    fn serve(&self, socket: OwnedFd, backend: &dyn Backend, interrupts: &Interrupts, stop: &Stop) -> io::Result<Ended> {
+        info!("client connected");
+        // The session is dropped before its connection: a peer that sees the connection end finds the device ready.
+        let connection = Connection::new(socket, stop);
+        let over = Stop::new()?;
+        Ok(thread::scope(|scope| {
+            let door = || refuse_others(&self.listener, connection.as_fd(), &over);
+            if let Err(error) = thread::Builder::new().name("vfio-user-door".into()).spawn_scoped(scope, door) {
+                warn!(%error, "a second client will be left waiting: no thread to refuse it");
+            }
+            let _over = over.on_drop();
+            Session::new(backend, interrupts).serve(&connection)
+        }))
     }
 }

@@ -18,7 +18,7 @@ use super::{
 /// Bytes of `struct vfio_device_info` up to and with `num_irqs`.
 const DEVICE_INFO_LEN: u32 = 16;
 
-/// The state of one client. Dropping it forgets all that the client gave us, then tells the backend.
+/// The state of one client. Dropping it releases everything that the client passed to us, then notifies the backend.
 pub(super) struct Session<'a> {
     backend: &'a dyn Backend,
     interrupts: &'a Interrupts,
@@ -33,7 +33,7 @@ impl<'a> Session<'a> {
         Self { backend, interrupts, regions: backend.regions(), dma: DmaTable::default(), agreed: None }
     }
 
-    /// Serves the client until its connection ends, and says why it ended.
+    /// Serves the client until its connection ends. Returns why it ended.
     pub(super) fn serve(&mut self, connection: &Connection<'_>) -> Ended {
         loop {
             if let Err(ended) = connection.receive().and_then(|message| self.answer(connection, message)) {

@@ -1,4 +1,4 @@
-//! Listening UNIX sockets: private from the first moment, and careful with what is at the path already.
+//! Listening UNIX sockets: private from the first moment, and careful with a file that is already at the path.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -6,6 +6,7 @@ use std::{
 };
 
 use rustix::{
+    event::Timespec,
     fs::{FileType, Mode, Stat},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
@@ -13,6 +14,9 @@ use rustix::{
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;
+
+/// How long to leave a connection waiting when the process is out of descriptors or memory.
+pub(crate) const OUT_OF_RESOURCES_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Why a socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +66,21 @@ pub(crate) struct Listener {
     identity: (u64, u64),
 }
 
+/// The result of accepting on a listening socket.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// A connection.
+    Client(OwnedFd),
+    /// No connection waits.
+    Nobody,
+    /// A connection waits, and the process has no descriptor or memory for it: try again after
+    /// [`OUT_OF_RESOURCES_PAUSE`], but do not wait for the listener, which is readable all the time.
+    OutOfResources(Errno),
+}
+
 impl Listener {
-    /// Binds and listens. A socket at the path is replaced only if nobody listens on it and it is this user's.
+    /// Binds and listens. A socket at the path is replaced only if no process listens on it and this user
+    /// owns it.
     pub(crate) fn bind(path: &Path) -> Result<Self, BindError> {
         let address = SocketAddrUnix::new(path).map_err(|_| BindError::BadPath { path: path.to_owned() })?;
         if path.as_os_str().is_empty() {
@@ -86,9 +103,19 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Takes a waiting connection, non-blocking; `EAGAIN` when there is none.
-    pub(crate) fn accept(&self) -> Result<OwnedFd, Errno> {
-        rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    /// Takes a waiting connection, which does not block. An error only when the socket itself fails.
+    pub(crate) fn accept(&self) -> Result<Accepted, Errno> {
+        loop {
+            return match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => Ok(Accepted::Client(socket)),
+                Err(Errno::AGAIN) => Ok(Accepted::Nobody),
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    Ok(Accepted::OutOfResources(error))
+                }
+                Err(error) => Err(error),
+            };
+        }
     }
 
     /// Where it listens.
@@ -124,12 +151,16 @@ fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Removes what an earlier server left behind. An error if what is there must not be removed.
+/// Removes the socket of an earlier server.
+///
+/// # Errors
+///
+/// When the file at the path must not be removed.
 fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> {
     let owned = || path.to_owned();
     let system = |source: Errno| BindError::System { path: owned(), source: source.into() };
 
-    // Not through a symbolic link: whoever made the link would choose what is removed.
+    // Not through a symbolic link: its owner would choose the file that is removed.
     let stat = match rustix::fs::lstat(path) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(()),

@@ -1,4 +1,4 @@
-//! How a server is told to stop: a flag that `poll` can wait for.
+//! Stopping a server: a flag that `poll` can wait for.
 
 use std::{
     io,
@@ -18,8 +18,19 @@ pub struct Stop(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     triggered: AtomicBool,
-    /// Readable for ever once triggered: nobody reads it.
+    /// Stays readable once triggered, because it is never read.
     event: OwnedFd,
+}
+
+/// Triggers its [`Stop`] when dropped.
+#[derive(Debug)]
+#[must_use = "dropped at once, it triggers at once"]
+pub struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.trigger();
+    }
 }
 
 /// Why a wait ended early.
@@ -38,11 +49,17 @@ impl Stop {
         Ok(Self(Arc::new(Inner { triggered: AtomicBool::new(false), event })))
     }
 
-    /// Stops all who hold this handle, now and for good. An atomic store and a write(2): safe in a signal handler.
+    /// Stops every server that holds this handle, permanently. An atomic store and a write(2): safe in a signal handler.
     pub fn trigger(&self) {
         self.0.triggered.store(true, Ordering::SeqCst);
         // Fails only when the counter is full, and then it is readable already.
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
+    }
+
+    /// Triggers when the guard is dropped, however the scope is left: a thread that waits for this handle then never
+    /// keeps a scope that panicked from ending.
+    pub fn on_drop(&self) -> StopOnDrop {
+        StopOnDrop(self.clone())
     }
 
     /// Whether [`Self::trigger`] was called.

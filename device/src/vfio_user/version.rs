@@ -25,7 +25,7 @@ struct VersionData {
     capabilities: Capabilities,
 }
 
-/// What we look at among the client's capabilities; what is absent has the protocol's default.
+/// The client's capabilities that matter to the server. Absent ones have the protocol's default.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Capabilities {

@@ -2,17 +2,18 @@
 
 use super::labels;
 use super::view::{View, name, ratio, speed};
-use crate::html::markup::{Svg, escape, series};
-use crate::html::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
-use crate::html::scale::{Scale, round_up};
-use crate::size::format_bytes;
+use cxl_cram_kit::html::markup::{Svg, series};
+use cxl_cram_kit::html::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
+use cxl_cram_kit::html::scale::{Scale, round_up};
+use cxl_cram_kit::size::format_bytes;
+use maud::{Markup, html};
 
 /// One codec at one block size.
 #[derive(Clone, Debug)]
 struct Choice {
-    /// What the label says: short.
+    /// The label: short.
     label: String,
-    /// What a pointer at rest says: all of it.
+    /// The tooltip: the whole name.
     hover: String,
     /// Which codec, for its colour.
     codec: usize,
@@ -23,7 +24,7 @@ struct Choice {
 }
 
 /// The section; empty when no block was compressed, a sentence when there is nothing to compare.
-pub(super) fn section(view: &View<'_>) -> String {
+pub(super) fn section(view: &View<'_>) -> Markup {
     let mut results: Vec<_> = view.report.results.iter().collect();
     results.sort_by_key(|r| (view.codec(r), r.block_size));
     let choices: Vec<_> = results
@@ -32,7 +33,7 @@ pub(super) fn section(view: &View<'_>) -> String {
             let throughput = r.throughput.compress_per_core_mib_s.filter(|v| v.is_finite())?;
             let (codec, block) = (view.codec(r), format_bytes(r.block_size));
             Some(Choice {
-                // With one codec its colour says nothing, with one block size the name says all.
+                // With one codec the colour is redundant, with one block size the name is enough.
                 label: if view.block_sizes.len() > 1 { block } else { r.codec.clone() },
                 hover: format!("{} ({} MiB/s, ratio {})", name(r), speed(Some(throughput)), ratio(r.effective_ratio)),
                 codec,
@@ -41,29 +42,37 @@ pub(super) fn section(view: &View<'_>) -> String {
             })
         })
         .collect();
-    let title = "<h2>Speed against ratio</h2>";
-    match choices.as_slice() {
-        [] => return String::new(),
-        [only] => {
-            return format!(
-                "<section>\n{title}\n<p>There is one choice: {}. Ask for more with <code>--codec</code> and \
-                 <code>--block-size</code> to compare.</p>\n</section>\n",
-                escape(&only.hover)
-            );
-        }
-        _ => {}
+    if choices.is_empty() {
+        return Markup::default();
     }
-    let best: Vec<_> = choices.iter().zip(pareto(&choices)).filter(|(_, best)| *best).map(|(c, _)| c).collect();
-    let best = best.iter().map(|c| c.hover.as_str()).collect::<Vec<_>>().join("; ");
-    let description = format!("On the frontier: {best}.");
-    format!(
-        "<section>\n{title}\n<figure>\n{}{}\
-         <figcaption>Up and right is better. Filled points are on the frontier: no other choice is both faster and \
-         smaller. Speed is over blocks that are not same-filled. {}</figcaption>\n</figure>\n</section>\n",
-        chart(&choices, &description),
-        view.legend(&[("line", "frontier")]),
-        escape(&description)
-    )
+    html! {
+        section {
+            h2 { "Speed against ratio" }
+            @if let [only] = choices.as_slice() {
+                p {
+                    "There is one choice: " (only.hover) ". Ask for more with " code { "--codec" } " and "
+                    code { "--block-size" } " to compare."
+                }
+            } @else {
+                (figure(view, &choices))
+            }
+        }
+    }
+}
+
+fn figure(view: &View<'_>, choices: &[Choice]) -> Markup {
+    let best = choices.iter().zip(pareto(choices)).filter(|(_, best)| *best).map(|(c, _)| c.hover.as_str());
+    let description = format!("On the frontier: {}.", best.collect::<Vec<_>>().join("; "));
+    html! {
+        figure {
+            (chart(choices, &description))
+            (view.legend(&[("line", "frontier")]))
+            figcaption {
+                "Up and right is better. Filled points are on the frontier: no other choice is both faster and smaller. \
+                 Speed is over blocks that are not same-filled. " (description)
+            }
+        }
+    }
 }
 
 /// For each choice, whether none other is at least as good in both and better in one.
@@ -78,11 +87,11 @@ fn pareto(choices: &[Choice]) -> Vec<bool> {
         .collect()
 }
 
-fn chart(choices: &[Choice], description: &str) -> String {
+fn chart(choices: &[Choice], description: &str) -> Markup {
     at_sizes("frontier", [Size::Wide, Size::Narrow], |size, id| draw(choices, description, size, id))
 }
 
-fn draw(choices: &[Choice], description: &str, size: Size, id: &str) -> String {
+fn draw(choices: &[Choice], description: &str, size: Size, id: &str) -> Markup {
     let (width, height) = (size.width(), if size == Size::Wide { 430.0 } else { 330.0 });
     let area = Area { left: 44.0, right: width - 14.0, top: 28.0, bottom: height - 44.0 };
     let mut svg = Svg::new(id, width, height, "Compression speed against effective ratio", description);

@@ -1,7 +1,7 @@
 //! Labels next to points that run neither into each other nor into points.
 
-use crate::html::markup::{Anchor, text_width};
-use crate::html::plot::Area;
+use cxl_cram_kit::html::markup::{Anchor, text_width};
+use cxl_cram_kit::html::plot::Area;
 
 /// Height of a line of text in pixels.
 const HEIGHT: f64 = 13.0;

@@ -1,11 +1,12 @@
 //! Chart 4: the planner's curve, from what is promised to how likely a window overflows it.
 
-use super::view::{View, count, duration, percent, ratio};
+use super::view::{View, count, counted, duration, percent, ratio};
 use crate::bench::report::Plan;
-use crate::html::markup::{Anchor, Svg, escape, text_width};
-use crate::html::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
-use crate::html::scale::Scale;
-use crate::size::format_bytes;
+use cxl_cram_kit::html::markup::{Anchor, Svg, text_width};
+use cxl_cram_kit::html::plot::{Area, Size, at_sizes, horizontal_axis, plain, vertical_axis};
+use cxl_cram_kit::html::scale::Scale;
+use cxl_cram_kit::size::format_bytes;
+use maud::{Markup, html};
 
 /// What the chart shows.
 #[derive(Clone, Debug)]
@@ -21,14 +22,20 @@ struct Curve {
 }
 
 /// The section: the curve, the figures it leads to and what they rest on; or why there is none.
-pub(super) fn section(view: &View<'_>) -> String {
-    let title = "<h2>What a device could promise</h2>";
-    let Some(plan) = &view.report.planner else {
-        return format!(
-            "<section>\n{title}\n<p>There is no plan: it takes more contiguous data than was measured to say how much \
-             one window differs from another.</p>\n</section>\n"
-        );
-    };
+pub(super) fn section(view: &View<'_>) -> Markup {
+    html! {
+        section {
+            h2 { "What a device could promise" }
+            @if let Some(plan) = &view.report.planner {
+                (planned(plan))
+            } @else {
+                p { "There is no plan" @if let Some(why) = &view.report.no_plan { ": " (why) } "." }
+            }
+        }
+    }
+}
+
+fn planned(plan: &Plan) -> Markup {
     let odds_words = odds_words(plan.odds);
     let sentence = format!(
         "A device with {} of media can promise {} ({}x of the media above the low watermark), so that a window of {} MiB \
@@ -44,22 +51,25 @@ pub(super) fn section(view: &View<'_>) -> String {
         odds: plan.odds,
         odds_words,
     };
-    format!(
-        "<section>\n{title}\n<p>{}</p>\n<figure>\n{}<figcaption>Probability that a window of {} MiB takes more media than \
-         its share, by how much is promised for each byte of media. {}, blocks of {}.</figcaption>\n</figure>\n\
-         {}{}</section>\n",
-        escape(&sentence),
-        chart(&curve, &sentence),
-        count(plan.window_mib),
-        escape(&plan.codec),
-        format_bytes(plan.block_size),
-        figures(plan),
-        assumptions(plan)
-    )
+    html! {
+        p { (sentence) }
+        figure {
+            (chart(&curve, &sentence))
+            figcaption {
+                "Probability that a window of " (count(plan.window_mib)) " MiB takes more media than its share, by how \
+                 much is promised for each byte of media. " (plan.codec) ", blocks of " (format_bytes(plan.block_size)) "."
+            }
+        }
+        (figures(plan))
+        @if !plan.assumptions.is_empty() {
+            h3 { "Assumptions" }
+            ul { @for assumption in &plan.assumptions { li { (assumption) } } }
+        }
+    }
 }
 
 /// Watermarks and what they follow from.
-fn figures(plan: &Plan) -> String {
+fn figures(plan: &Plan) -> Markup {
     let of_media = |bytes: u64| {
         let share = percent(bytes as f64 / plan.physical.max(1) as f64);
         format!("{} free ({share} of the media)", format_bytes(bytes))
@@ -78,23 +88,17 @@ fn figures(plan: &Plan) -> String {
         (
             "Footprint",
             format!(
-                "{:.3} bytes a logical byte in the mean; a window deviates by {:.4} ({} runs of pages)",
+                "{:.3} bytes a logical byte in the mean; a window deviates by {:.4} ({} of pages)",
                 plan.mean_footprint,
                 plan.window_deviation,
-                count(plan.runs)
+                counted(plan.runs, "run")
             ),
         ),
     ];
-    let rows: String = rows.iter().map(|(term, text)| format!("<dt>{term}</dt><dd>{}</dd>\n", escape(text))).collect();
-    format!("<dl>\n{rows}</dl>\n")
-}
-
-fn assumptions(plan: &Plan) -> String {
-    if plan.assumptions.is_empty() {
-        return String::new();
+    html! {
+        dl { @for (term, text) in rows { dt { (term) } dd { (text) } } }
+        pre { "cxl-cram-device serve --socket PATH " (plan.serve_flags().join(" ")) }
     }
-    let items: String = plan.assumptions.iter().map(|a| format!("<li>{}</li>\n", escape(a))).collect();
-    format!("<h3>Assumptions</h3>\n<ul>\n{items}</ul>\n")
 }
 
 /// `1 in 1,000,000`.
@@ -107,17 +111,17 @@ fn odds_words(odds: f64) -> String {
     }
 }
 
-fn chart(curve: &Curve, description: &str) -> String {
+fn chart(curve: &Curve, description: &str) -> Markup {
     at_sizes("planner", [Size::Wide, Size::Narrow], |size, id| draw(curve, description, size, id))
 }
 
-fn draw(curve: &Curve, description: &str, size: Size, id: &str) -> String {
+fn draw(curve: &Curve, description: &str, size: Size, id: &str) -> Markup {
     let (width, height) = (size.width(), if size == Size::Wide { 380.0 } else { 320.0 });
     let area = Area { left: 52.0, right: width - 16.0, top: 30.0, bottom: height - 44.0 };
     let mut svg =
         Svg::new(id, width, height, "Overcommit against the probability that a window overflows", description);
 
-    // Far below the odds asked for the curve says nothing a reader acts on: one more decade pair is enough.
+    // Far below the requested odds the curve is of no use to a reader: two more decades are enough.
     let odds = if curve.odds > 0.0 { curve.odds } else { 1e-6 };
     let floor = 10f64.powf((odds.log10() - 2.0).floor());
     let y = Scale::log(floor, 1.0, area.up());

@@ -1,10 +1,11 @@
 //! Chart 2: effective ratio by codec and block size, with and without same-filled blocks.
 
 use super::view::{View, name, ratio};
-use crate::html::markup::{Anchor, Svg, series};
-use crate::html::plot::{Area, Size, at_sizes, plain, vertical_axis};
-use crate::html::scale::{Scale, round_up};
-use crate::size::format_bytes;
+use cxl_cram_kit::html::markup::{Anchor, Svg, series};
+use cxl_cram_kit::html::plot::{Area, Size, at_sizes, plain, vertical_axis};
+use cxl_cram_kit::html::scale::{Scale, round_up};
+use cxl_cram_kit::size::format_bytes;
+use maud::{Markup, html};
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -15,7 +16,7 @@ struct Bar {
     with: f64,
     /// Ratio over the blocks that are not same-filled, if there are any.
     without: Option<f64>,
-    /// What a pointer at rest says.
+    /// The tooltip.
     hover: String,
 }
 
@@ -29,7 +30,7 @@ struct Group {
 }
 
 /// The section.
-pub(super) fn section(view: &View<'_>) -> String {
+pub(super) fn section(view: &View<'_>) -> Markup {
     let groups: Vec<_> = view
         .block_sizes
         .iter()
@@ -53,20 +54,26 @@ pub(super) fn section(view: &View<'_>) -> String {
         .collect();
     let description = groups.iter().flat_map(|g| &g.bars).map(|b| b.hover.as_str()).collect::<Vec<_>>().join("; ");
     let marks = [("pale", "pale: all blocks"), ("full", "full: without same-filled blocks"), ("rule", "no gain")];
-    format!(
-        "<section>\n<h2>Ratio by codec and block size</h2>\n<figure>\n{}{}\
-         <figcaption>Effective ratio: logical bytes over the bytes that store them, slabs and map counted. Larger blocks \
-         compress better and cost more time a read.</figcaption>\n</figure>\n</section>\n",
-        chart(&groups, view.codecs.len(), &description),
-        view.legend(&marks)
-    )
+    html! {
+        section {
+            h2 { "Ratio by codec and block size" }
+            figure {
+                (chart(&groups, view.codecs.len(), &description))
+                (view.legend(&marks))
+                figcaption {
+                    "Effective ratio: logical bytes over the bytes that store them, slabs and map counted. Larger blocks \
+                     compress better and cost more time a read."
+                }
+            }
+        }
+    }
 }
 
-fn chart(groups: &[Group], codecs: usize, description: &str) -> String {
+fn chart(groups: &[Group], codecs: usize, description: &str) -> Markup {
     at_sizes("ratios", [Size::Wide, Size::Narrow], |size, id| draw(groups, codecs.max(1), description, size, id))
 }
 
-fn draw(groups: &[Group], codecs: usize, description: &str, size: Size, id: &str) -> String {
+fn draw(groups: &[Group], codecs: usize, description: &str, size: Size, id: &str) -> Markup {
     let (width, height) = (size.width(), if size == Size::Wide { 340.0 } else { 280.0 });
     let area = Area { left: 40.0, right: width - 8.0, top: 30.0, bottom: height - 44.0 };
     let mut svg = Svg::new(id, width, height, "Effective ratio by codec and block size", description);

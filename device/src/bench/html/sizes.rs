@@ -2,9 +2,10 @@
 
 use super::view::{View, share};
 use crate::bench::report::CodecResult;
-use crate::html::markup::{Anchor, Svg, series};
-use crate::html::plot::{Area, Size, horizontal_axis, plain, vertical_axis};
-use crate::html::scale::{Scale, round_up};
+use cxl_cram_kit::html::markup::{Anchor, Svg, series};
+use cxl_cram_kit::html::plot::{Area, Size, horizontal_axis, plain, vertical_axis};
+use cxl_cram_kit::html::scale::{Scale, round_up};
+use maud::{Markup, html};
 
 /// Classes drawn as one column in a small panel: 32 columns are as many as it can show.
 const GROUPED: usize = 2;
@@ -30,7 +31,7 @@ struct Panel {
 }
 
 /// The section.
-pub(super) fn section(view: &View<'_>) -> String {
+pub(super) fn section(view: &View<'_>) -> Markup {
     let panels: Vec<_> = view
         .block_sizes
         .iter()
@@ -43,14 +44,20 @@ pub(super) fn section(view: &View<'_>) -> String {
             description: view.at_block_size(*block).map(in_words).collect::<Vec<_>>().join("; "),
         })
         .collect();
-    format!(
-        "<section>\n<h2>How the compressed sizes are spread</h2>\n<figure>\n{}{}\
-         <figcaption>Share of blocks by the bytes they take compressed; same-filled blocks take none and are not counted. \
-         Dashed lines stand at quarters of the block; what does not shrink is stored raw and stands in the last \
-         column.</figcaption>\n</figure>\n</section>\n",
-        chart(&panels),
-        view.legend(&[])
-    )
+    html! {
+        section {
+            h2 { "How the compressed sizes are spread" }
+            figure {
+                (chart(&panels))
+                (view.legend(&[]))
+                figcaption {
+                    "Share of blocks by the bytes they take compressed; same-filled blocks take none and are not counted. \
+                     Dashed lines stand at quarters of the block; what does not shrink is stored raw and stands in the \
+                     last column."
+                }
+            }
+        }
+    }
 }
 
 /// `lz4: half of the blocks take at most 1792 bytes, 3.1 % are raw`.
@@ -73,17 +80,17 @@ fn in_words(result: &CodecResult) -> String {
 }
 
 /// All panels: two in a row on a wide page, one on a narrow one.
-fn chart(panels: &[Panel]) -> String {
-    let (size, one) = if panels.len() == 1 { (Size::Wide, " one") } else { (Size::Half, "") };
-    let mut out = String::new();
-    for size in [size, Size::Narrow] {
-        out.push_str(&format!("<div class=\"panels{one} {}\">\n", size.class()));
-        for (i, panel) in panels.iter().enumerate() {
-            out.push_str(&format!("<div>{}</div>\n", draw(panel, size, &format!("sizes{i}-{}", size.class()))));
+fn chart(panels: &[Panel]) -> Markup {
+    let one = panels.len() == 1;
+    html! {
+        @for size in [if one { Size::Wide } else { Size::Half }, Size::Narrow] {
+            .panels.one[one].(size.class()) {
+                @for (i, panel) in panels.iter().enumerate() {
+                    div { (draw(panel, size, &format!("sizes{i}-{}", size.class()))) }
+                }
+            }
         }
-        out.push_str("</div>\n");
     }
-    out
 }
 
 /// Shares in per cent, `grouped` classes a column.
@@ -92,10 +99,10 @@ fn columns(classes: &[u64], grouped: usize) -> Vec<f64> {
     classes.chunks(grouped).map(|group| 100.0 * group.iter().map(|n| *n as f64).sum::<f64>() / total).collect()
 }
 
-fn draw(panel: &Panel, size: Size, id: &str) -> String {
+fn draw(panel: &Panel, size: Size, id: &str) -> Markup {
     let (width, height) = (size.width(), if size == Size::Wide { 340.0 } else { 230.0 });
     let area = Area { left: 42.0, right: width - 20.0, top: 44.0, bottom: height - 44.0 };
-    let block_name = crate::size::format_bytes(panel.block);
+    let block_name = cxl_cram_kit::size::format_bytes(panel.block);
     let title = format!("Compressed sizes of blocks of {block_name}");
     let mut svg = Svg::new(id, width, height, &title, &panel.description);
 

@@ -1,16 +1,18 @@
 //! The head of the page: what was measured, how, and the figures to take home.
 
-use super::view::{View, count, name, percent, ratio};
-use crate::html::markup::escape;
-use crate::size::format_bytes;
+use super::view::{View, count, counted, name, percent, ratio};
+use crate::bench::text::compressed;
+use cxl_cram_kit::size::format_bytes;
+use maud::{Markup, html};
 
 /// Title, what was measured, and what went wrong.
-pub(super) fn head(view: &View<'_>) -> String {
+pub(super) fn head(view: &View<'_>) -> Markup {
     let report = view.report;
     let source = &report.source;
-    let parts = if source.parts == 1 { "1 part".to_owned() } else { format!("{} parts", count(source.parts)) };
+    let parts = counted(source.parts, "part");
     let skipped = match source.skipped {
         0 => String::new(),
+        1 => "; 1 link or special file passed over".to_owned(),
         n => format!("; {} links and special files passed over", count(n)),
     };
     let how = match &source.sampled {
@@ -28,39 +30,51 @@ pub(super) fn head(view: &View<'_>) -> String {
         (
             "Measured",
             format!(
-                "{} of {} ({} pages of 4 KiB from {parts}{skipped})",
+                "{} of {} ({} of 4 KiB from {parts}{skipped})",
                 format_bytes(source.bytes_measured),
                 format_bytes(source.bytes_found),
-                count(source.pages)
+                counted(source.pages, "page")
             ),
         ),
         ("Sampling", how),
-        ("Machine", format!("{} CPUs, {} threads compressing", machine.cpus, machine.threads)),
+        (
+            "Machine",
+            format!(
+                "{}, {} compressing",
+                counted(machine.cpus as u64, "CPU"),
+                counted(machine.threads as u64, "thread")
+            ),
+        ),
         ("Program", format!("cxl-cram-device {}, {:.1} s", report.version, source.seconds)),
     ];
-    let rows: String = rows.iter().map(|(term, text)| format!("<dt>{term}</dt><dd>{}</dd>\n", escape(text))).collect();
-    let mut out = format!(
-        "<header>\n<h1>How well this memory compresses</h1>\n\
-         <p class=\"soft\">Codecs, block sizes, speed, and what a compressed CXL memory device could promise for it.</p>\n\
-         <dl>\n{rows}</dl>\n"
-    );
-    if source.interrupted {
-        out.push_str(
-            "<p class=\"warn\">The run was interrupted: the figures are of what was measured until then.</p>\n",
-        );
+    html! {
+        header {
+            h1 { "How well this memory compresses" }
+            p.soft { "Codecs, block sizes, speed, and what a compressed CXL memory device could promise for it." }
+            dl { @for (term, text) in rows { dt { (term) } dd { (text) } } }
+            @if source.holes_bytes > 0 {
+                p.warn {
+                    (format_bytes(source.holes_bytes)) " of sparse files were never written; these holes are left out."
+                }
+            }
+            @if !source.compressed.is_empty() { p.warn { (compressed(source)) } }
+            @if source.interrupted {
+                p.warn { "The run was interrupted: the figures are of what was measured until then." }
+            }
+            @if !report.failures.is_empty() {
+                .warn {
+                    p { "Not everything could be read:" }
+                    ul { @for failure in &report.failures { li { (failure) } } }
+                }
+            }
+        }
     }
-    if !report.failures.is_empty() {
-        let failures: String = report.failures.iter().map(|f| format!("<li>{}</li>", escape(f))).collect();
-        out.push_str(&format!("<div class=\"warn\"><p>Not everything could be read:</p><ul>{failures}</ul></div>\n"));
-    }
-    out.push_str("</header>\n");
-    out
 }
 
 /// The key figures.
-pub(super) fn cards(view: &View<'_>) -> String {
+pub(super) fn cards(view: &View<'_>) -> Markup {
     let report = view.report;
-    let Some(key) = view.key() else { return String::new() };
+    let Some(key) = view.key() else { return Markup::default() };
     let same = report.same_filled.zero.saturating_add(report.same_filled.other);
     let share_of = |part: u64| percent(part as f64 / report.source.pages.max(1) as f64);
     let (promise, note) = match &report.planner {
@@ -68,7 +82,7 @@ pub(super) fn cards(view: &View<'_>) -> String {
             format!("{}x", ratio(plan.overcommit)),
             format!("{} on {} of media", format_bytes(plan.capacity), format_bytes(plan.physical)),
         ),
-        None => ("–".to_owned(), "too little data for the planner".to_owned()),
+        None => ("–".to_owned(), "no plan: see below".to_owned()),
     };
     let cards = [
         (
@@ -88,15 +102,11 @@ pub(super) fn cards(view: &View<'_>) -> String {
         ),
         ("Recommended overcommit", promise, note),
     ];
-    let cards: String = cards
-        .iter()
-        .map(|(name, value, note)| {
-            format!(
-                "<li><span class=\"name\">{name}</span><span class=\"value\">{}</span><span class=\"note\">{}</span></li>\n",
-                escape(value),
-                escape(note)
-            )
-        })
-        .collect();
-    format!("<ul class=\"cards\">\n{cards}</ul>\n")
+    html! {
+        ul.cards {
+            @for (name, value, note) in cards {
+                li { span.name { (name) } span.value { (value) } span.note { (note) } }
+            }
+        }
+    }
 }

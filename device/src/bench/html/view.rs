@@ -1,8 +1,10 @@
 //! A report as the page looks at it: codecs, block sizes, the result that speaks for all, and numbers as text.
 
 use crate::bench::report::{CodecResult, Report};
-use crate::html::markup::{escape, series};
-use crate::size::format_bytes;
+pub(super) use crate::bench::words::{count, counted};
+use cxl_cram_kit::html::markup::series;
+use cxl_cram_kit::size::format_bytes;
+use maud::{Markup, html};
 
 /// What every part of the page draws from.
 #[derive(Debug)]
@@ -55,33 +57,18 @@ impl<'a> View<'a> {
     }
 
     /// The colours of the codecs, and what else a chart's marks mean (swatch class and text).
-    pub(super) fn legend(&self, marks: &[(&str, &str)]) -> String {
+    pub(super) fn legend(&self, marks: &[(&str, &str)]) -> Markup {
         let codecs = self.codecs.iter().enumerate().map(|(i, name)| (series(i), *name));
         let marks = marks.iter().map(|(class, text)| ((*class).to_owned(), *text));
-        let items: String = codecs
-            .chain(marks)
-            .map(|(class, text)| format!("<li><span class=\"swatch {class}\"></span>{}</li>", escape(text)))
-            .collect();
-        format!("<ul class=\"legend\">{items}</ul>\n")
+        html! {
+            ul.legend { @for (class, text) in codecs.chain(marks) { li { span.swatch.(class) {} (text) } } }
+        }
     }
 }
 
 /// A codec and its block size: `lz4, 4 KiB`.
 pub(super) fn name(result: &CodecResult) -> String {
     format!("{}, {}", result.codec, format_bytes(result.block_size))
-}
-
-/// A number with thousands apart: `1,048,576`.
-pub(super) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// A ratio with two decimals, or a dash where the pages give no ground for one.
@@ -125,9 +112,6 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(1_048_576), "1,048,576");
         assert_eq!(ratio(2.105), "2.10");
         assert_eq!(ratio(None), "–");
         assert_eq!(ratio(f64::INFINITY), "–");

@@ -1,30 +1,24 @@
-//! `fail-command`: mailbox commands that fail, so that a driver's error paths can be walked.
+//! `fail-command` and `delay-command`: mailbox commands that fail or are late, so that a driver's error paths and timeouts
+//! can be exercised.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use super::{Arguments, CommandError, DeviceCommands};
-use crate::cxl::failure::CommandFailure;
+use super::{CommandError, DeviceCommands, Execute, api};
+use crate::cxl::{delay::CommandDelay, failure::CommandFailure};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Failure {
-    opcode: u16,
-    return_code: u16,
-    #[serde(default = "one")]
-    count: u64,
-    #[serde(default)]
-    background: bool,
+impl Execute for api::FailCommand {
+    fn execute(self, device: &DeviceCommands) -> Result<api::StillToFail, CommandError> {
+        let Self { opcode, return_code, count, background } = self;
+        let left_before = device.fail_command(CommandFailure { opcode, return_code, count, background })?;
+        Ok(api::StillToFail { left_before })
+    }
 }
 
-fn one() -> u64 {
-    1
-}
-
-/// `opcode`, `return-code`, `count`, `background`: returns how many were left of what was told before.
-pub(super) fn fail(device: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
-    let Failure { opcode, return_code, count, background } = std::mem::take(arguments).into()?;
-    let left = device.injector.fail_command(CommandFailure { opcode, return_code, count, background });
-    let left = left.map_err(|why| CommandError::generic(why.to_string()))?;
-    Ok(json!({ "left-before": left }))
+impl Execute for api::DelayCommand {
+    fn execute(self, device: &DeviceCommands) -> Result<api::StillToDelay, CommandError> {
+        let Self { opcode, milliseconds, phase, count } = self;
+        let by = Duration::from_millis(milliseconds);
+        let left_before = device.delay_command(CommandDelay { opcode, by, phase, count })?;
+        Ok(api::StillToDelay { left_before })
+    }
 }

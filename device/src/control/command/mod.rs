@@ -1,5 +1,7 @@
-//! The commands of the device: a table of small functions. Each is told in `docs/control-socket.md`.
+//! The commands of the device: one type of [`api`] each, and what the device does for it. `docs/control-socket.md`
+//! describes them.
 
+mod device;
 mod event;
 mod mailbox;
 mod media;
@@ -9,99 +11,80 @@ mod session;
 mod status;
 mod watermark;
 
-use std::sync::Arc;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use serde_json::{Value, json};
-
-use super::protocol::{Arguments, CommandError, Commands};
-use crate::{
-    cxl::{
-        event_record::Record,
-        events::Log,
-        failure::{CommandFailure, FailureError},
-        ras::{Correctable, Header, Uncorrectable},
-    },
-    hdm::media::{Media, MediaError},
-    store::Codec,
-    vfio_user::{Interrupts, Stop},
+pub use self::device::DeviceCommands;
+use super::{
+    api,
+    protocol::{Arguments, CommandError, Commands},
 };
 
-/// Tells the guest what has not happened, or that it has not when it could; the medium itself is left alone.
-pub trait Injector: Send + Sync {
-    /// Low: the vector 12 interrupt and its event record.
-    fn inject_low(&self);
-    /// High: the vector 13 interrupt and its event record.
-    fn inject_high(&self);
-    /// A record in an event log.
-    fn inject_event(&self, log: Log, record: Record);
-    /// An uncorrectable protocol error in the RAS structure.
-    fn inject_uncorrectable(&self, error: Uncorrectable, header: &Header);
-    /// A correctable one.
-    fn inject_correctable(&self, error: Correctable);
-    /// Mailbox commands that fail. Returns how many were left to fail of what was told of their opcode before.
-    fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError>;
+/// What the device does for a command.
+trait Execute: api::Command<Ok: Serialize> + DeserializeOwned {
+    /// Whether `path` is accepted and ignored: in QEMU's commands it names one of many devices, and here there is one.
+    const HAS_PATH: bool = false;
+
+    /// Does one thing, and returns the answer.
+    fn execute(self, device: &DeviceCommands) -> Result<Self::Ok, CommandError>;
 }
 
-/// What the commands work on.
-pub struct DeviceCommands {
-    /// The medium.
-    pub media: Arc<Media>,
-    /// Where watermarks and events are signalled.
-    pub injector: Arc<dyn Injector>,
-    /// The interrupts of the vfio-user client, which tell whether there is one.
-    pub interrupts: Arc<Interrupts>,
-    /// What `quit` triggers.
-    pub stop: Stop,
-    /// The codec in use.
-    pub codec: Codec,
-    /// The kind of window: `fuse` or `trap`.
-    pub window: &'static str,
+/// A command in the table: its name, and how to execute it.
+struct Entry {
+    name: &'static str,
+    run: fn(&DeviceCommands, Arguments) -> Result<Value, CommandError>,
 }
 
-/// A command: takes its arguments, does one thing, returns what QMP's `return` carries.
-type Run = fn(&DeviceCommands, &mut Arguments) -> Result<Value, CommandError>;
+impl Entry {
+    const fn of<C: Execute>() -> Self {
+        Self::named::<C>(C::NAME)
+    }
 
-/// Every command. The names with `cxl-inject-` are those scripts for QEMU's devices use.
-const TABLE: &[(&str, Run)] = &[
-    ("query-commands", session::query_commands),
-    ("query-version", session::query_version),
-    ("quit", session::quit),
-    ("query-status", status::query_status),
-    ("set-physical", media::set_physical),
-    ("set-watermarks", media::set_watermarks),
-    ("inject-low-watermark", watermark::inject_low),
-    ("inject-high-watermark", watermark::inject_high),
-    ("cxl-inject-ct3-lthresh-watermark", watermark::inject_low),
-    ("cxl-inject-ct3-hthresh-watermark", watermark::inject_high),
-    ("inject-event", event::inject),
-    ("cxl-inject-general-media-event", event::general_media),
-    ("cxl-inject-dram-event", event::dram),
-    ("cxl-inject-memory-module-event", event::memory_module),
-    ("cxl-inject-uncorrectable-errors", ras::uncorrectable),
-    ("cxl-inject-correctable-error", ras::correctable),
-    ("fail-command", mailbox::fail),
-    ("query-poison", poison::query),
-    ("inject-poison", poison::inject),
-    ("cxl-inject-poison", poison::inject),
-    ("clear-poison", poison::clear),
+    /// The command under another name.
+    const fn named<C: Execute>(name: &'static str) -> Self {
+        Self { name, run: run::<C> }
+    }
+}
+
+fn run<C: Execute>(device: &DeviceCommands, mut arguments: Arguments) -> Result<Value, CommandError> {
+    if C::HAS_PATH {
+        arguments.ignore("path");
+    }
+    let answer = arguments.into::<C>()?.execute(device)?;
+    serde_json::to_value(answer).map_err(|why| CommandError::generic(format!("the answer is not JSON: {why}")))
+}
+
+/// Every command. The aliases are the names that scripts for QEMU's devices use.
+const TABLE: &[Entry] = &[
+    Entry::of::<api::QueryCommands>(),
+    Entry::of::<api::QueryVersion>(),
+    Entry::of::<api::Quit>(),
+    Entry::of::<api::QueryStatus>(),
+    Entry::of::<api::SetPhysical>(),
+    Entry::of::<api::SetWatermarks>(),
+    Entry::of::<api::InjectLowWatermark>(),
+    Entry::of::<api::InjectHighWatermark>(),
+    Entry::named::<api::InjectLowWatermark>("cxl-inject-ct3-lthresh-watermark"),
+    Entry::named::<api::InjectHighWatermark>("cxl-inject-ct3-hthresh-watermark"),
+    Entry::of::<api::InjectEvent>(),
+    Entry::of::<api::InjectGeneralMediaEvent>(),
+    Entry::of::<api::InjectDramEvent>(),
+    Entry::of::<api::InjectMemoryModuleEvent>(),
+    Entry::of::<api::InjectUncorrectableErrors>(),
+    Entry::of::<api::InjectCorrectableError>(),
+    Entry::of::<api::FailCommand>(),
+    Entry::of::<api::DelayCommand>(),
+    Entry::of::<api::QueryPoison>(),
+    Entry::of::<api::InjectPoison>(),
+    Entry::named::<api::InjectPoison>("cxl-inject-poison"),
+    Entry::of::<api::ClearPoison>(),
 ];
 
 impl Commands for DeviceCommands {
-    fn execute(&self, name: &str, mut arguments: Arguments) -> Result<Value, CommandError> {
-        let (_, run) = TABLE.iter().find(|(known, _)| *known == name).ok_or_else(|| {
-            CommandError::not_found(format!("there is no command {name:?}; \"query-commands\" lists those there are"))
+    fn execute(&self, name: &str, arguments: Arguments) -> Result<Value, CommandError> {
+        let entry = TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| {
+            CommandError::not_found(format!("there is no command {name:?}; \"query-commands\" lists the commands"))
         })?;
-        run(self, &mut arguments)
+        (entry.run)(self, arguments)
     }
-}
-
-impl From<MediaError> for CommandError {
-    fn from(error: MediaError) -> Self {
-        Self::generic(error.to_string())
-    }
-}
-
-/// What a command returns that has nothing to tell.
-fn nothing() -> Value {
-    json!({})
 }

@@ -1,49 +1,29 @@
-//! Protocol errors of CXL.mem, as they stand in the RAS structure. The AER message that tells the host of them is the
+//! Protocol errors of CXL.mem, as they appear in the RAS structure. The AER message that reports them to the host is the
 //! root port's: over vfio-user a device has no way to send one.
 
-use serde::Deserialize;
-use serde_json::Value;
+use super::{CommandError, DeviceCommands, Execute, api};
+use crate::cxl::ras::Header;
 
-use super::{Arguments, CommandError, DeviceCommands, nothing};
-use crate::cxl::ras::{self, Header};
+impl Execute for api::InjectUncorrectableErrors {
+    const HAS_PATH: bool = true;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Errors {
-    errors: Vec<Uncorrectable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Uncorrectable {
-    r#type: ras::Uncorrectable,
-    header: Vec<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Correctable {
-    r#type: ras::Correctable,
-}
-
-/// `errors`: each with its type and the dwords of its header, at most 16. The header of the first is kept.
-pub(super) fn uncorrectable(device: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
-    arguments.take("path");
-    let Errors { errors } = std::mem::take(arguments).into()?;
-    if errors.iter().any(|error| error.header.len() > Header::default().len()) {
-        return Err(CommandError::generic("a header has at most 16 dwords"));
+    fn execute(self, device: &DeviceCommands) -> Result<api::Done, CommandError> {
+        if self.errors.iter().any(|error| error.header.len() > Header::default().len()) {
+            return Err(CommandError::generic("a header has at most 16 dwords"));
+        }
+        for error in self.errors {
+            let header = std::array::from_fn(|at| error.header.get(at).copied().unwrap_or(0));
+            device.inject_uncorrectable(error.r#type, &header);
+        }
+        Ok(api::Done {})
     }
-    for error in errors {
-        let header = std::array::from_fn(|at| error.header.get(at).copied().unwrap_or(0));
-        device.injector.inject_uncorrectable(error.r#type, &header);
-    }
-    Ok(nothing())
 }
 
-/// `type`.
-pub(super) fn correctable(device: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
-    arguments.take("path");
-    let Correctable { r#type } = std::mem::take(arguments).into()?;
-    device.injector.inject_correctable(r#type);
-    Ok(nothing())
+impl Execute for api::InjectCorrectableError {
+    const HAS_PATH: bool = true;
+
+    fn execute(self, device: &DeviceCommands) -> Result<api::Done, CommandError> {
+        device.inject_correctable(self.r#type);
+        Ok(api::Done {})
+    }
 }

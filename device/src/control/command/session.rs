@@ -1,23 +1,23 @@
 //! `query-commands`, `query-version`, `quit`.
 
-use serde_json::{Value, json};
-
-use super::{Arguments, CommandError, DeviceCommands, TABLE, nothing};
+use super::{CommandError, DeviceCommands, Execute, TABLE, api};
 use crate::control::protocol;
 
-pub(super) fn query_commands(_: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
-    arguments.finish()?;
-    Ok(TABLE.iter().map(|(name, _)| json!({ "name": name })).collect())
+impl Execute for api::QueryCommands {
+    fn execute(self, _: &DeviceCommands) -> Result<Vec<api::CommandName>, CommandError> {
+        Ok(TABLE.iter().map(|entry| api::CommandName { name: entry.name.to_owned() }).collect())
+    }
 }
 
-pub(super) fn query_version(_: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
-    arguments.finish()?;
-    Ok(protocol::version())
+impl Execute for api::QueryVersion {
+    fn execute(self, _: &DeviceCommands) -> Result<api::Version, CommandError> {
+        Ok(protocol::version())
+    }
 }
 
-/// Stops the device. The client is answered before.
-pub(super) fn quit(device: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
-    arguments.finish()?;
-    device.stop.trigger();
-    Ok(nothing())
+impl Execute for api::Quit {
+    fn execute(self, device: &DeviceCommands) -> Result<api::Done, CommandError> {
+        device.quit();
+        Ok(api::Done {})
+    }
 }

@@ -1,23 +1,22 @@
 //! `inject-low-watermark`, `inject-high-watermark`: the interrupts by hand.
 
-use serde_json::Value;
+use super::{CommandError, DeviceCommands, Execute, api};
+use crate::hdm::media::Crossing;
 
-use super::{Arguments, CommandError, DeviceCommands, nothing};
+impl Execute for api::InjectLowWatermark {
+    const HAS_PATH: bool = true;
 
-pub(super) fn inject_low(device: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
-    ignore_path(arguments)?;
-    device.injector.inject_low();
-    Ok(nothing())
+    fn execute(self, device: &DeviceCommands) -> Result<api::Done, CommandError> {
+        device.inject_crossing(Crossing::Low);
+        Ok(api::Done {})
+    }
 }
 
-pub(super) fn inject_high(device: &DeviceCommands, arguments: &mut Arguments) -> Result<Value, CommandError> {
-    ignore_path(arguments)?;
-    device.injector.inject_high();
-    Ok(nothing())
-}
+impl Execute for api::InjectHighWatermark {
+    const HAS_PATH: bool = true;
 
-/// In QEMU `path` names one of many devices. Here there is one.
-fn ignore_path(arguments: &mut Arguments) -> Result<(), CommandError> {
-    arguments.take("path");
-    arguments.finish()
+    fn execute(self, device: &DeviceCommands) -> Result<api::Done, CommandError> {
+        device.inject_crossing(Crossing::High);
+        Ok(api::Done {})
+    }
 }

@@ -114,7 +114,7 @@ impl Firmware {
         Ok(())
     }
 
-    /// Puts what was transferred into a slot. It must have a revision.
+    /// Puts the transferred package into a slot. It must have a revision.
     fn finish(&mut self, index: usize) -> Result<(), ReturnCode> {
         let transfer = self.transfer.take().ok_or(ReturnCode::FirmwareTransferOutOfOrder)?;
         if transfer.revision[0] == 0 {

@@ -1,7 +1,7 @@
 //! Device health (CXL 3.1, 8.2.10.9.3.1).
 //!
-//! A device whose free media is below the low watermark says "maintenance needed": the host has to make room. That is
-//! what an unpatched kernel can decode of it, in the health information and in the event record of a crossing.
+//! A device whose free media is below the low watermark reports "maintenance needed": the host has to make room. An unpatched
+//! kernel can decode that status, both in the health information and in the event record of a crossing.
 
 use std::sync::Arc;
 

@@ -6,10 +6,8 @@ use super::{Answer, Outcome, expect_length, poison};
 use crate::{
     cxl::{device_state::DeviceState, events::EventLogs, layout::Layout},
     hdm::media::Media,
+    shape::CAPACITY_UNIT,
 };
-
-/// Capacities are told in these units.
-pub(super) const CAPACITY_UNIT: u64 = 256 << 20;
 
 /// Poison capabilities: injected poison is forgotten with the power, and a scan reports every event.
 const POISON_CAPABILITIES: u8 = 0;

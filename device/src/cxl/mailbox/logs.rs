@@ -36,7 +36,7 @@ fn command_effects() -> Vec<u8> {
 
 /// Length of the data, no trigger, timestamp, format, then the data.
 fn component_state_dump(device: &DeviceState) -> Vec<u8> {
-    let data = device.component_state.lock().as_ref().map(|source| source()).unwrap_or_default();
+    let data = device.component.component_state();
     Layout::zeroed(DUMP_HEADER)
         .u32(0x00, data.len() as u32)
         .u64(0x08, device.timestamp.now())

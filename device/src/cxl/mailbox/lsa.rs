@@ -1,5 +1,5 @@
-//! The Label Storage Area (CXL 3.1, 8.2.10.9.2.3): there is none, for there is no persistent capacity. Identify says
-//! its size is 0, so every range with a byte in it is Invalid Input.
+//! The Label Storage Area (CXL 3.1, 8.2.10.9.2.3): absent, because there is no persistent capacity. Identify
+//! reports a size of 0, so every non-empty range is Invalid Input.
 
 use std::sync::Arc;
 

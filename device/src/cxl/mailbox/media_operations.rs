@@ -1,4 +1,4 @@
-//! Media operations (CXL 3.1, 8.2.10.9.5.3): sanitize or zero ranges of DPA, and say that both can be done.
+//! Media operations (CXL 3.1, 8.2.10.9.5.3): sanitize or zero ranges of DPA, and discover both operations.
 
 use std::{ops::Range, sync::Arc};
 
@@ -24,10 +24,10 @@ const ZERO: (u8, u8) = (1, 1);
 const OPERATIONS: [(u8, u8); 3] = [DISCOVERY, SANITIZE, ZERO];
 
 /// 4402h Media Operations. Input: class, subclass, reserved (2), count (4), then ranges, or for Discovery the first
-/// operation (2) and how many (2). Sanitize and Zero go on in the background and have no output.
+/// operation (2) and how many (2). Sanitize and Zero run in the background and have no output.
 ///
-/// Ranges are whole blocks of 4096 bytes, the granularity that Discovery tells. No range at all is done at once: a host
-/// asks so whether the operation is supported.
+/// Ranges are whole blocks of 4096 bytes, the granularity that Discovery reports. A request without ranges is done at
+/// once: this is how a host asks whether the operation is supported.
 pub(super) fn media_operations(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     let Some(&[class, subclass, ..]) = input.first_chunk::<HEADER>() else {
         return Err(ReturnCode::InvalidPayloadLength);

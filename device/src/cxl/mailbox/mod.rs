@@ -1,7 +1,13 @@
 //! The primary mailbox (CXL 3.1, 8.2.8.4): a command register, a payload, a doorbell.
 //!
-//! [`Mailbox`] is the protocol. [`COMMANDS`] is the table of what it can do: a line a command, each a function of its
-//! own that takes the input payload and gives an [`Answer`] or a [`ReturnCode`].
+//! [`Mailbox`] is the protocol. [`COMMANDS`] lists the commands, one a line: each is a function that takes the input payload
+//! and returns an [`Answer`] or a [`ReturnCode`].
+//!
+//! The registers are no [`RegisterMap`](super::registers::RegisterMap): most values are computed when they are read (status
+//! and background status come from the running operation), and the payload is 2 KiB without any masks.
+//!
+//! A command is done, or in the background, before the write that rang returns: the doorbell is seen set only while a
+//! command waits that a tester has made late ([`Phase::Doorbell`]).
 
 pub(super) mod alert;
 mod background;
@@ -9,6 +15,7 @@ mod events;
 pub(super) mod firmware;
 pub(super) mod health;
 mod identify;
+mod late;
 mod logs;
 mod lsa;
 mod media_operations;
@@ -20,13 +27,13 @@ mod security;
 pub(super) mod timestamp;
 pub(super) mod vendor;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tracing::debug;
 
-use self::return_code::ReturnCode;
-use super::{background::Job, device_state::DeviceState, failure::Point, layout::copy_overlap, vectors};
+use self::{late::LateCommand, return_code::ReturnCode};
+use super::{background::Job, delay::Phase, device_state::DeviceState, failure::Point, layout::copy_overlap, vectors};
 
 /// Payload size as a power of two: 2 KiB.
 const PAYLOAD_SHIFT: u32 = 11;
@@ -49,11 +56,11 @@ const CAPABILITIES_VALUE: u32 = PAYLOAD_SHIFT | 1 << 6 | (vectors::MAILBOX as u3
 const DOORBELL: u32 = 1 << 0;
 const BACKGROUND_INTERRUPT: u32 = 1 << 2;
 
-/// What a command gives when it does not fail.
+/// The result of a command that did not fail.
 pub(super) enum Answer {
-    /// It is done; this is the output payload, at most [`PAYLOAD_SIZE`] bytes.
+    /// The command is done. The output payload, at most [`PAYLOAD_SIZE`] bytes.
     Done(Vec<u8>),
-    /// It goes on in the background.
+    /// The command continues in the background.
     Background(Job),
 }
 
@@ -64,13 +71,13 @@ type Outcome = Result<Answer, ReturnCode>;
 pub(super) struct Command {
     /// Command set and command.
     pub(super) opcode: u16,
-    /// What it does to the device, as the Command Effects Log tells it.
+    /// Its effects, as listed in the Command Effects Log.
     pub(super) effects: u16,
     run: fn(&Arc<DeviceState>, &[u8]) -> Outcome,
 }
 
 impl Command {
-    /// Whether it can start an operation in the background.
+    /// Whether the command can start a background operation.
     pub(super) fn goes_on_in_background(&self) -> bool {
         self.effects & effect::BACKGROUND != 0
     }
@@ -119,7 +126,7 @@ pub(super) const COMMANDS: &[Command] = {
         Command { opcode: 0x4303, effects: NONE, run: poison::get_scan_media_capabilities },
         Command { opcode: poison::SCAN_MEDIA, effects: BACKGROUND | ABORTABLE, run: poison::scan_media },
         Command { opcode: 0x4305, effects: NONE, run: poison::get_scan_media_results },
-        Command { opcode: sanitize::SANITIZE, effects: IMMEDIATE_DATA | SECURITY_STATE | BACKGROUND, run: sanitize::sanitize },
+        Command { opcode: 0x4400, effects: IMMEDIATE_DATA | SECURITY_STATE | BACKGROUND, run: sanitize::sanitize },
         Command { opcode: 0x4402, effects: IMMEDIATE_DATA | SECURITY_STATE | BACKGROUND | ABORTABLE, run: media_operations::media_operations },
         Command { opcode: 0x4500, effects: NONE, run: security::get_security_state },
         Command { opcode: 0xc000, effects: NONE, run: vendor::get_occupancy },
@@ -133,18 +140,27 @@ pub(super) fn command(opcode: u16) -> Option<&'static Command> {
     found.ok().map(|index| &COMMANDS[index])
 }
 
-/// Whether an input payload has the length its command wants.
+/// Refuses an input payload whose length is not the one that the command takes.
 fn expect_length(input: &[u8], length: usize) -> Result<(), ReturnCode> {
     if input.len() == length { Ok(()) } else { Err(ReturnCode::InvalidPayloadLength) }
 }
 
 /// The mailbox registers.
 pub(super) struct Mailbox {
+    shared: Arc<Shared>,
+    /// The last command that was late. Its thread does not take this lock.
+    late: Mutex<Option<LateCommand>>,
+}
+
+/// What the thread of a late command needs.
+struct Shared {
     state: Arc<DeviceState>,
     registers: Mutex<Registers>,
 }
 
 struct Registers {
+    /// A late command waits for its execution. The registers take no writes meanwhile.
+    doorbell: bool,
     command: [u8; 8],
     status: u64,
     payload: Box<[u8; PAYLOAD_SIZE]>,
@@ -152,21 +168,29 @@ struct Registers {
 
 impl Default for Registers {
     fn default() -> Self {
-        Self { command: [0; 8], status: 0, payload: Box::new([0; PAYLOAD_SIZE]) }
+        Self { doorbell: false, command: [0; 8], status: 0, payload: Box::new([0; PAYLOAD_SIZE]) }
     }
+}
+
+/// What was in the registers when the doorbell rang.
+struct Request {
+    opcode: u16,
+    /// Bytes of input, which may be more than the payload holds.
+    length: usize,
+    payload: Box<[u8; PAYLOAD_SIZE]>,
 }
 
 impl Mailbox {
     pub(super) fn new(state: Arc<DeviceState>) -> Self {
-        Self { state, registers: Mutex::default() }
+        Self { shared: Arc::new(Shared { state, registers: Mutex::default() }), late: Mutex::default() }
     }
 
     /// Reads bytes at an offset from the mailbox's start.
     pub(super) fn read(&self, offset: u64, data: &mut [u8]) {
-        let background = &self.state.background;
-        // The doorbell is never seen set: a command is done, or in the background, before the write that rang returns.
-        let control = if background.interrupt_enabled() { BACKGROUND_INTERRUPT } else { 0 };
-        let registers = self.registers.lock();
+        let background = &self.shared.state.background;
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let registers = self.shared.registers.lock();
+        let control = flag(registers.doorbell, DOORBELL) | flag(background.interrupt_enabled(), BACKGROUND_INTERRUPT);
         copy_overlap(CAPABILITIES, &CAPABILITIES_VALUE.to_le_bytes(), offset, data);
         copy_overlap(CONTROL, &control.to_le_bytes(), offset, data);
         copy_overlap(COMMAND, &registers.command, offset, data);
@@ -176,9 +200,13 @@ impl Mailbox {
     }
 
     /// Writes bytes at an offset from the mailbox's start. One write touches the doorbell last, wherever it lies in it.
+    /// While the doorbell is set, nothing is written.
     pub(super) fn write(&self, offset: u64, data: &[u8]) {
         let mut control = None;
-        let mut registers = self.registers.lock();
+        let mut registers = self.shared.registers.lock();
+        if registers.doorbell {
+            return;
+        }
         for (at, &byte) in (offset..).zip(data) {
             match at {
                 CONTROL => control = Some(u32::from(byte)),
@@ -192,7 +220,7 @@ impl Mailbox {
             let (ring, interrupt) = (control & DOORBELL != 0, control & BACKGROUND_INTERRUPT != 0);
             // A ring does not disable the interrupt: Linux enables it once and then writes the doorbell alone.
             if interrupt || !ring {
-                self.state.background.enable_interrupt(interrupt);
+                self.shared.state.background.enable_interrupt(interrupt);
             }
             if ring {
                 self.ring();
@@ -200,22 +228,50 @@ impl Mailbox {
         }
     }
 
-    /// Registers at their reset values.
+    /// Registers at their reset values. A late command is not executed any more; one that runs ends first.
     pub(super) fn reset(&self) {
-        *self.registers.lock() = Registers::default();
+        *self.late.lock() = None;
+        *self.shared.registers.lock() = Registers::default();
     }
 
-    /// Executes what the registers hold and leaves the outcome there.
+    /// Executes the command in the registers and leaves its outcome there, now or, if it is to be late, later.
     fn ring(&self) {
-        let (command, payload) = {
-            let registers = self.registers.lock();
-            (u64::from_le_bytes(registers.command), registers.payload.clone())
+        let request = {
+            let registers = self.shared.registers.lock();
+            // Opcode 15:0, payload length 36:16.
+            let command = u64::from_le_bytes(registers.command);
+            let (opcode, length) = (command as u16, (command >> 16) as usize & 0x1f_ffff);
+            Request { opcode, length, payload: registers.payload.clone() }
         };
-        // Opcode 15:0, payload length 36:16.
-        let (opcode, length) = (command as u16, (command >> 16) as usize & 0x1f_ffff);
+        match self.shared.state.delays.take(request.opcode, Phase::Doorbell) {
+            Some(delay) => self.serve_late(request, delay),
+            None => self.shared.serve(&request),
+        }
+    }
+
+    /// Keeps the doorbell set for this long, and then serves the request.
+    fn serve_late(&self, request: Request, delay: Duration) {
+        let opcode = request.opcode;
+        debug!(opcode = format_args!("{opcode:#06x}"), ?delay, "mailbox command is late on request");
+        self.shared.registers.lock().doorbell = true;
+        let shared = Arc::clone(&self.shared);
+        match LateCommand::start(delay, move || shared.serve(&request)) {
+            Ok(late) => *self.late.lock() = Some(late),
+            Err(error) => {
+                tracing::error!(%error, "cannot start the thread of a late mailbox command");
+                self.shared.finish(opcode, ReturnCode::InternalError as u16, &[]);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Executes a command and leaves its outcome in the registers.
+    fn serve(&self, request: &Request) {
+        let &Request { opcode, length, ref payload } = request;
         let (code, output) = match self.state.failures.take(opcode, Point::Command) {
             Some(code) => {
-                debug!(opcode = format_args!("{opcode:#06x}"), code, "mailbox command fails as told");
+                debug!(opcode = format_args!("{opcode:#06x}"), code, "mailbox command fails on request");
                 (code, Vec::new())
             }
             None => {
@@ -224,14 +280,20 @@ impl Mailbox {
                 (code as u16, output)
             }
         };
+        self.finish(opcode, code, &output);
+    }
+
+    /// Leaves an outcome in the registers, and the doorbell clear.
+    fn finish(&self, opcode: u16, code: u16, output: &[u8]) {
         let mut registers = self.registers.lock();
         let length = output.len().min(PAYLOAD_SIZE);
         registers.payload[..length].copy_from_slice(&output[..length]);
         registers.command = (u64::from(opcode) | (length as u64) << 16).to_le_bytes();
         registers.status = u64::from(code) << 32;
+        registers.doorbell = false;
     }
 
-    /// Executes a command with what the payload registers hold of its input: how it ended, and the output payload.
+    /// Executes a command. Returns its return code and output payload. `input` is None if it is longer than the registers.
     fn answer(&self, opcode: u16, input: Option<&[u8]>) -> (ReturnCode, Vec<u8>) {
         let outcome = match input {
             Some(input) => self.execute(opcode, input),
@@ -242,6 +304,10 @@ impl Mailbox {
             Ok(Answer::Background(job)) => {
                 let job = match self.state.failures.take(opcode, Point::Background) {
                     Some(code) => job.failing(code),
+                    None => job,
+                };
+                let job = match self.state.delays.take(opcode, Phase::Background) {
+                    Some(delay) => job.delayed(delay),
                     None => job,
                 };
                 match self.state.background.start(opcode, job) {

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Outcome, expect_length, identify::CAPACITY_UNIT};
-use crate::cxl::{device_state::DeviceState, layout::Layout};
+use super::{Answer, Outcome, expect_length};
+use crate::{
+    cxl::{device_state::DeviceState, layout::Layout},
+    shape::CAPACITY_UNIT,
+};
 
 /// 4100h Get Partition Info. No input. Output (20h): active and next capacities in units of 256 MiB; next is 0 while no
 /// change is pending.

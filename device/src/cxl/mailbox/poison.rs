@@ -14,8 +14,8 @@ use crate::{
     hdm::media::{LINE_SIZE, MediaError, PoisonRecord},
 };
 
-/// Records the list holds, as Identify says it; Linux reads no more than this either (`CXL_POISON_LIST_MAX`). What is
-/// poisoned beyond them is not listed, and the list says that it overflowed.
+/// Records that the list holds, as reported by Identify. Linux reads no more than this either (`CXL_POISON_LIST_MAX`). Poison
+/// beyond them is not listed, and the list is marked as overflowed.
 pub(super) const MAX_RECORDS: u32 = 1024;
 
 /// Bytes before the first record of a list.
@@ -43,7 +43,7 @@ pub(in crate::cxl) struct ListCursor(Option<Position>);
 struct Position {
     /// The range the host asked for.
     asked: Range<u64>,
-    /// Where to go on.
+    /// The address at which to continue.
     next: u64,
     /// Records given so far.
     given: usize,
@@ -106,7 +106,7 @@ fn with_records(header: Layout, records: &[PoisonRecord]) -> Vec<u8> {
 
 /// 4300h Get Poison List. Input: address (8), length (8). Output: flags, overflow time, count, records.
 ///
-/// A list too long for one payload says "more"; the same input then gives the next records.
+/// A list that is too long for one payload sets the "more" flag. The same input then returns the next records.
 pub(super) fn get_poison_list(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 16)?;
     if device.media_is_disabled() {
@@ -138,7 +138,7 @@ pub(super) fn get_poison_list(device: &Arc<DeviceState>, input: &[u8]) -> Outcom
     Ok(Answer::Done(with_records(header, &records)))
 }
 
-/// 4301h Inject Poison. Input: address (8). No output. An informational event tells of it.
+/// 4301h Inject Poison. Input: address (8). No output. Logs an informational event.
 pub(super) fn inject_poison(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 8)?;
     if device.media_is_disabled() {
@@ -167,7 +167,7 @@ pub(super) const SCAN_MEDIA: u16 = 0x4304;
 
 /// 4303h Get Scan Media Capabilities. Input: address (8), length (8). Output: estimated milliseconds (4).
 ///
-/// The device knows its poison without looking for it: a scan takes no time that could be told in milliseconds.
+/// The device knows its poison without scanning, so the estimate is 0 ms.
 pub(super) fn get_scan_media_capabilities(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 16)?;
     range(device, input)?;
@@ -191,7 +191,7 @@ pub(super) fn scan_media(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
             let step = results.rest.start..results.rest.end.min(results.rest.start.saturating_add(SCAN_STEP));
             let room = SCAN_RECORDS - results.records.len();
             let mut found = device.media.poison_list(step.clone());
-            // Where the results are full, the host goes on from the first record that found no room.
+            // If the results are full, the host continues from the first record that did not fit.
             results.rest.start = found.get(room).map_or(step.end, |record| record.dpa);
             found.truncate(room);
             results.records.append(&mut found);
@@ -202,7 +202,7 @@ pub(super) fn scan_media(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     })))
 }
 
-/// 4305h Get Scan Media Results. No input. Output: where to go on (address, length), flags, count, records.
+/// 4305h Get Scan Media Results. No input. Output: where to continue (address, length), flags, count, records.
 ///
 /// Without a scan that has ended it is Unsupported, as after its last results were fetched.
 pub(super) fn get_scan_media_results(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {

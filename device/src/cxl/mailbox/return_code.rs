@@ -6,7 +6,7 @@
 pub(in crate::cxl) enum ReturnCode {
     /// The command is done.
     Success = 0x00,
-    /// The command was accepted and goes on in the background.
+    /// The command was accepted and continues in the background.
     BackgroundStarted = 0x01,
     /// A field of the input payload has a value the command does not take.
     InvalidInput = 0x02,

@@ -11,24 +11,22 @@ use crate::cxl::{
     device_state::DeviceState,
 };
 
-/// The opcode of Sanitize.
-pub(in crate::cxl) const SANITIZE: u16 = 0x4400;
-
 /// Bytes wiped between two reports.
 const STEP: u64 = 64 << 20;
 
 /// 4400h Sanitize, in the background. No input, no output. Only a reset stops it.
 ///
-/// If it does not finish, the media stays disabled: what is left must not be read.
+/// If it does not finish, the media stays disabled: the remaining data must not be read.
 pub(super) fn sanitize(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 0)?;
     let device = Arc::clone(device);
-    Ok(Answer::Background(Job::unstoppable(move |progress| {
+    let job = Job::unstoppable(move |progress| {
         let everything = 0..device.media.capacity();
         let code = wipe(&device, std::slice::from_ref(&everything), progress);
         device.media_disabled.store(code != ReturnCode::Success, Ordering::Release);
         code
-    })))
+    });
+    Ok(Answer::Background(job.with_media_disabled()))
 }
 
 /// Zeroes ranges step by step.

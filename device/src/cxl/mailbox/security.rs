@@ -1,5 +1,5 @@
-//! Data-at-rest security (CXL 3.1, 8.2.10.9.6): there is none, and this says so. Linux asks before it sanitizes and
-//! gives up without an answer (drivers/cxl/core/mbox.c).
+//! Data-at-rest security (CXL 3.1, 8.2.10.9.6): none, and the answer reports that. Linux queries it
+//! before sanitizing and gives up without an answer (drivers/cxl/core/mbox.c).
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use crate::{
         layout::{Layout, field},
     },
     hdm::media::{Media, MediaError, Threshold, Watermarks},
-    store::BLOCK_SIZE,
+    store::Ratio,
 };
 
 /// "CRAM", least significant byte first.
@@ -27,8 +27,6 @@ const POISONED: u64 = 1 << 1;
 pub(in crate::cxl) fn occupancy(media: &Media) -> [u8; OCCUPANCY_SIZE] {
     let occupancy = media.occupancy();
     let usage = occupancy.usage;
-    let blocks = usage.compressed_blocks + usage.raw_blocks + usage.same_filled_blocks;
-    let logical = blocks * BLOCK_SIZE as u64;
     let flag = |set: bool, flag: u64| if set { flag } else { 0 };
     let layout = Layout::zeroed(OCCUPANCY_SIZE)
         .u32(0x00, SIGNATURE)
@@ -38,9 +36,9 @@ pub(in crate::cxl) fn occupancy(media: &Media) -> [u8; OCCUPANCY_SIZE] {
         .u64(0x18, usage.used)
         .u64(0x20, usage.free())
         .u64(0x28, usage.data)
-        .u64(0x30, logical)
-        .u32(0x38, per_mille(logical, usage.data))
-        .u32(0x3c, per_mille(logical, usage.used + usage.metadata))
+        .u64(0x30, usage.logical())
+        .u32(0x38, usage.data_ratio().map_or(0, Ratio::per_mille))
+        .u32(0x3c, usage.effective_ratio().map_or(0, Ratio::per_mille))
         .u64(0x40, occupancy.low_watermark)
         .u64(0x48, occupancy.high_watermark)
         .u64(0x50, flag(occupancy.blocked, BLOCKED) | flag(occupancy.poisoned > 0, POISONED))
@@ -50,20 +48,14 @@ pub(in crate::cxl) fn occupancy(media: &Media) -> [u8; OCCUPANCY_SIZE] {
     layout.array()
 }
 
-/// `logical / stored` x 1000, 0 while nothing is stored.
-fn per_mille(logical: u64, stored: u64) -> u32 {
-    let ratio = (u128::from(logical) * 1000).checked_div(u128::from(stored)).unwrap_or(0);
-    u32::try_from(ratio).unwrap_or(u32::MAX)
-}
-
 /// C000h Get Occupancy. No input. Output (80h): the occupancy structure.
 pub(super) fn get_occupancy(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 0)?;
     Ok(Answer::Done(occupancy(&device.media).to_vec()))
 }
 
-/// C001h Set Watermarks. Input: low (8), high (8), in bytes of free media. No output. A crossing that follows from it is
-/// told at once.
+/// C001h Set Watermarks. Input: low (8), high (8), in bytes of free media. No output. A resulting crossing
+/// is reported at once.
 pub(super) fn set_watermarks(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 16)?;
     let number = |at| field(input, at).map(u64::from_le_bytes).ok_or(ReturnCode::InvalidPayloadLength);

@@ -1,6 +1,6 @@
 //! Which pages of the window are resident, and which chunk to give up next: CLOCK by invalidation.
 //!
-//! The kernel does not tell how often a resident page is used, only that it had to be read. So a chunk's reference bit
+//! The kernel does not report how often a resident page is used, only that it had to be read. So a chunk's reference bit
 //! is the refault: a chunk that is read again soon after it was evicted was hot, and is passed over the next times. Pure
 //! data, no system calls; the caller brings the lock.
 
@@ -91,7 +91,7 @@ impl Cache {
         (self.bound / 16).max(1)
     }
 
-    /// Pages to evict now; 0 as long as there is room to spare. `urgent`: somebody waits.
+    /// Pages to evict now; 0 as long as there is room to spare. `urgent`: a read waits.
     pub(super) fn excess(&self, urgent: bool) -> u64 {
         if urgent || self.resident > self.bound.saturating_sub(self.reserve()) {
             self.resident.saturating_sub(self.bound.saturating_sub(2 * self.reserve()))
@@ -100,7 +100,7 @@ impl Cache {
         }
     }
 
-    /// Whether a read of these pages may go on at once: there is room, or an eviction waits for it.
+    /// Whether a read of these pages may proceed at once: there is room, or an eviction waits for it.
     pub(super) fn admits(&self, pages: &Range<u64>) -> bool {
         let leaving = |(chunk, _)| self.chunks.get(chunk).is_some_and(|state| state.leaving > 0);
         parts(pages).any(leaving) || self.has_room(pages)
@@ -248,5 +248,4 @@ fn parts(pages: &Range<u64>) -> impl Iterator<Item = (u32, u32)> + use<> {
 }
 
 #[cfg(test)]
-#[path = "cache_tests.rs"]
 mod tests;

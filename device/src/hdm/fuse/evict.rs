@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(10);
 /// Times an invalidation is tried while pages of the range stay cached.
 const ATTEMPTS: usize = 3;
 
-/// The window's file and the line on which the kernel is told to drop pages of it.
+/// The window's file, and the notifier that makes the kernel drop pages of it.
 #[derive(Debug)]
 pub(super) struct Kernel {
     pub(super) file: File,
@@ -30,10 +30,10 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Writes a range back and drops it. Tells how many pages of it are cached afterwards, because they were in use or
-    /// came back; 0 when the kernel cannot tell.
+    /// Writes a range back and drops it. Returns how many pages of it are cached afterwards, because they were in use or
+    /// came back; 0 if the kernel cannot report that.
     fn drop_range(&self, bytes: &Range<u64>) -> io::Result<u64> {
-        // In a batch first: what is still dirty is written page by page while it is dropped.
+        // In a batch first: pages that are still dirty are written one by one while they are dropped.
         pagecache::write_back(&self.file, bytes)?;
         self.notifier.inval_inode(fs::FILE, bytes.start as i64, (bytes.end - bytes.start) as i64)?;
         Ok(pagecache::stat(&self.file, bytes).map_or(0, |stat| stat.cached))
@@ -105,7 +105,7 @@ fn take_later(state: &mut State) -> Option<Range<u64>> {
     Some(first * BLOCK_SIZE as u64..end * BLOCK_SIZE as u64)
 }
 
-/// Evicts, and tells how many pages went.
+/// Evicts. Returns how many pages were dropped.
 fn evict_batch(shared: &Shared, kernel: &Kernel, victims: Vec<Leaving>) -> u64 {
     for victim in &victims {
         if let Err(error) = pagecache::start_write_back(&kernel.file, &shared.bytes_of(victim)) {
@@ -166,7 +166,7 @@ fn answer_within(shared: &Shared, pages: &Range<u64>) {
     }
 }
 
-/// Writes back and drops a range of whole pages, on the thread of whoever needs it gone: not the evictor's.
+/// Writes back and drops a range of whole pages, on the caller's thread instead of the evictor's.
 pub(super) fn invalidate(shared: &Shared, kernel: &Kernel, bytes: &Range<u64>) {
     let leaving = shared.state.lock().cache.take(&super::pages_of(bytes));
     drop_taken(shared, kernel, bytes, leaving);

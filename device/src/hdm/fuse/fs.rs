@@ -1,4 +1,4 @@
-//! The file system: one directory, one file, of which reads load from the medium and writes store to it.
+//! The file system: one directory with one file. Reads of the file load from the medium, writes store to it.
 //!
 //! These handlers are what the kernel waits for, so they wait for nothing themselves. A read that finds the cache full
 //! is put aside with its reply and answered by the evictor.
@@ -18,7 +18,7 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::{Shared, pages_of};
+use super::{super::bytes, Shared, pages_of};
 
 /// The file's name in the directory.
 pub(super) const FILE_NAME: &str = "hdm";
@@ -35,7 +35,7 @@ const MAX_BACKGROUND: u16 = 64;
 /// that make the room.
 pub(super) const MAX_PARKED: usize = MAX_BACKGROUND as usize / 2;
 
-/// Nothing here changes behind the kernel's back but data, and that is said by invalidation.
+/// Only data changes behind the kernel's back, and the kernel is notified of that by invalidation.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 thread_local! {
@@ -66,12 +66,12 @@ impl Parked {
     }
 }
 
-fn answer_read(shared: &Shared, bytes: &Range<u64>, reply: ReplyData) {
-    let pages = pages_of(bytes);
+fn answer_read(shared: &Shared, range: &Range<u64>, reply: ReplyData) {
+    let pages = pages_of(range);
     shared.faults.fetch_add(pages.end - pages.start, Ordering::Relaxed);
     BUFFER.with_borrow_mut(|buffer| {
-        buffer.resize((bytes.end - bytes.start) as usize, 0);
-        shared.bytes.read(&shared.media, bytes.start, buffer);
+        buffer.resize((range.end - range.start) as usize, 0);
+        bytes::read(&shared.media, range.start, buffer);
         reply.data(buffer);
     });
 }
@@ -150,7 +150,7 @@ impl Filesystem for WindowFs {
         self.reply_attributes(ino, reply);
     }
 
-    /// The kernel tells the times it keeps; they are of no use here. All else is refused, truncation above all.
+    /// The kernel reports the times it keeps, which are ignored. Every other change is refused, truncation above all.
     fn setattr(
         &self,
         _request: &Request,
@@ -239,7 +239,7 @@ impl Filesystem for WindowFs {
         let pages = pages_of(&(offset..end));
         self.shared.state.lock().cache.written_back(&pages);
         self.shared.written_back.fetch_add(pages.end - pages.start, Ordering::Relaxed);
-        self.shared.bytes.write(&self.shared.media, offset, data);
+        bytes::write(&self.shared.media, offset, data);
         reply.written(data.len() as u32);
     }
 

@@ -1,8 +1,8 @@
-//! Does for a server that was killed what it cannot do itself: ends its connection, and takes its mount away.
+//! Cleans up after a server that was killed: ends its connection and removes its mount.
 //!
-//! SIGKILL ends every thread but one that waits for write-back of the window. That wait cannot be interrupted, nobody is
-//! left to answer it, and because its thread still has `/dev/fuse` open the kernel does not end the connection either: the server
-//! would stay for ever, and so would every client that touches the window. The guardian is a process that watches the
+//! SIGKILL ends every thread but one that waits for write-back of the window. That wait cannot be interrupted, no
+//! thread is left to answer it, and because its thread still has `/dev/fuse` open the kernel does not end the connection either: the server
+//! would hang forever, and so would every client that touches the window. The guardian is a process that watches the
 //! server, and aborts the connection when the server has been killed and is not gone. Once it is gone, the guardian
 //! unmounts and removes the directory, which takes the right to unmount; without, the next server does it.
 
@@ -21,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process
 
 /// How often the guardian looks, in milliseconds. A server that ends as it should is noticed at once.
 const PERIOD: i32 = 250;
-/// `/proc/PID/status` is shorter. Its first lines are what is looked at.
+/// `/proc/PID/status` is shorter. Only its first lines are needed.
 const STATUS: usize = 4096;
 
 /// The process that watches this one. Dropping it ends it.
@@ -83,7 +83,7 @@ impl Watch {
             libc::prctl(libc::PR_SET_NAME, c"window-guardian".as_ptr());
         }
         let abort = self.abort.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        // The server's sockets and /dev/fuse above all: who has them open is who serves.
+        // The server's sockets and /dev/fuse above all: a process that has them open appears to serve.
         close_all_but([self.server.as_raw_fd(), self.status.as_raw_fd(), abort]);
         while !self.gone(PERIOD) {
             if self.killed() {
@@ -99,14 +99,14 @@ impl Watch {
     /// Whether the server is gone, or goes within so many milliseconds.
     fn gone(&self, milliseconds: i32) -> bool {
         let mut poll = libc::pollfd { fd: self.server.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one entry, alive through the call. When this process was stopped and goes on, it fails.
+        // SAFETY: one entry, alive through the call. It fails when this process is resumed after a stop.
         unsafe { libc::poll(&raw mut poll, 1, milliseconds) > 0 }
     }
 
     /// Whether the server was killed.
     fn killed(&self) -> bool {
         let mut text = [0u8; STATUS];
-        // SAFETY: the buffer is alive through the call, and as long as said.
+        // SAFETY: the buffer is alive through the call, and has the given length.
         let read = unsafe { libc::pread(self.status.as_raw_fd(), text.as_mut_ptr().cast(), text.len(), 0) };
         usize::try_from(read).ok().and_then(|len| text.get(..len)).is_some_and(is_killed)
     }
@@ -125,7 +125,7 @@ impl Watch {
     }
 
     /// Unmounts, also while a client still maps the window, and removes the directory. The path has the number of the
-    /// server's process in it: nobody else's mount can be there.
+    /// server's process in it: no other process has its mount there.
     fn tidy(&self) {
         // SAFETY: a string that lives through the calls. Whatever fails is left to the next server.
         unsafe {

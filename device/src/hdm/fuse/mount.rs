@@ -52,7 +52,7 @@ impl MountPoint {
             // Aborted even when it is too busy to be unmounted.
             return Ok(());
         }
-        // Without privilege, by the connection's own number: it belongs to whoever mounted.
+        // Without privilege, by the connection's own number: it belongs to the user that mounted.
         fs::write(format!("/sys/fs/fuse/connections/{}/abort", rustix::fs::minor(device)), "1")
     }
 }

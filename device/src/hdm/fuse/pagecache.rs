@@ -1,4 +1,4 @@
-//! What Linux lets a process do to the page cache of a file it holds: write back a range, and ask what is cached.
+//! The page cache of an open file, through Linux system calls: write back a range, and query which pages are cached.
 
 use std::{fs::File, io, ops::Range, os::fd::AsRawFd};
 
@@ -23,12 +23,12 @@ pub(super) struct CacheStat {
     pub(super) recently_evicted: u64,
 }
 
-/// Starts to write back what is dirty in a range of bytes.
+/// Starts to write back the dirty pages of a range of bytes.
 pub(super) fn start_write_back(file: &File, bytes: &Range<u64>) -> io::Result<()> {
     sync_range(file, bytes, libc::SYNC_FILE_RANGE_WRITE)
 }
 
-/// Writes back what is dirty in a range of bytes and waits for it. All three flags together are what makes Linux skip
+/// Writes back the dirty pages of a range of bytes and waits for that. All three flags together are what makes Linux skip
 /// nothing when the connection is busy.
 pub(super) fn write_back(file: &File, bytes: &Range<u64>) -> io::Result<()> {
     sync_range(

@@ -1,0 +1,153 @@
+//! `serve` as a user runs it: what it refuses, with which sentence, and what it logs.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{
+        fs::symlink,
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Refused with this on standard error, one line, and nothing listens.
+#[track_caller]
+fn assert_refused(directory: &Path, flags: &[&str], code: i32, sentence: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_cxl-cram-device"))
+        .arg("serve")
+        .args(flags)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{flags:?}: {stderr}");
+    assert!(stderr.contains(sentence), "{flags:?}: {stderr}");
+    // clap adds where help is.
+    assert!(code == 2 || stderr.lines().count() == 1, "{flags:?}: {stderr}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn sizes_that_no_device_has_are_refused_with_those_that_one_has() {
+    let directory = tempfile::tempdir().unwrap();
+    for (flags, sentence) in [
+        (["--capacity", "0"], "--capacity must be 256 MiB to 8 TiB, in steps of 256 MiB; 0 B is not, give 256M"),
+        (["--capacity", "1GB"], "give 768M or 1G"),
+        (["--capacity", "9T"], "give 8T"),
+        (["--physical", "0"], "--physical must be 4 KiB to the capacity (1 GiB)"),
+        (["--physical", "1.3G"], "1.3 GiB (1395864371 bytes) is not, give 1G"),
+        (["--low-watermark", "20%"], "the low watermark (102.4 MiB) must be below the high watermark (102.4 MiB)"),
+        (["--high-watermark", "512M"], "both below the physical size (512 MiB)"),
+        (["--recompress-cpu", "10"], "needs --codec adaptive"),
+    ] {
+        assert_refused(directory.path(), &[&["--socket", "s"], &flags[..]].concat(), 1, sentence);
+    }
+    for (flags, sentence) in [
+        (["--low-watermark", "10"], "a watermark of 10 bytes is less than a block of 4096"),
+        (["--high-watermark", "20"], "10%"),
+        (["--capacity", "1Q"], "96M"),
+    ] {
+        assert_refused(directory.path(), &[&["--socket", "s"], &flags[..]].concat(), 2, sentence);
+    }
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn one_path_for_both_sockets_is_refused_however_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::create_dir(path("sub")).unwrap();
+    symlink(directory.path(), path("link")).unwrap();
+    drop(UnixListener::bind(path("stale")).unwrap());
+    let _listener = UnixListener::bind(path("taken")).unwrap();
+    let absolute = path("s").to_str().unwrap().to_owned();
+    for (socket, control) in [
+        ("s", "s"),
+        ("s", "./s"),
+        ("s", &absolute),
+        ("sub/../s", "s"),
+        ("link/s", "s"),
+        ("missing/s", "missing/s"),
+        ("stale", "stale"),
+        ("taken", "taken"),
+    ] {
+        let flags = ["--socket", socket, "--control", control];
+        assert_refused(directory.path(), &flags, 1, "--socket and --control name the same path");
+    }
+    assert!(path("stale").exists() && path("taken").exists(), "what was there is left alone");
+}
+
+#[test]
+fn a_control_socket_that_is_taken_leaves_no_device_socket_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let _listener = UnixListener::bind(directory.path().join("taken")).unwrap();
+    let flags = ["--socket", "s", "--control", "taken"];
+    assert_refused(directory.path(), &flags, 1, "another server listens on taken");
+    assert!(!directory.path().join("s").exists());
+}
+
+#[test]
+fn a_second_client_is_named_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let mut server = Command::new(env!("CARGO_BIN_EXE_cxl-cram-device"))
+        .args(["serve", "--window", "trap", "--capacity", "256M", "--socket"])
+        .arg(&socket)
+        .env_remove("CXL_CRAM_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let _first = UnixStream::connect(&socket).unwrap();
+    let mut second = UnixStream::connect(&socket).unwrap();
+    second.write_all(&[0; 16]).unwrap();
+    assert_ne!(second.read(&mut [0; 16]).unwrap(), 0, "refused with a reply");
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    let mut log = String::new();
+    server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(server.wait().unwrap().success(), "{log}");
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(log.contains(&format!("pid={}", std::process::id())) && log.contains("one QEMU at a time"), "{log}");
+}
+
+#[test]
+fn every_thread_of_a_serving_device_has_a_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut server = Command::new(env!("CARGO_BIN_EXE_cxl-cram-device"))
+        .args(["serve", "--window", "trap", "--capacity", "256M", "--codec", "adaptive", "--socket"])
+        .arg(path("s"))
+        .arg("--control")
+        .arg(path("c"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let _client = UnixStream::connect(path("s")).unwrap();
+    // The control thread has its name once it serves; `vfio-user-door` comes with the client.
+    BufReader::new(UnixStream::connect(path("c")).unwrap()).read_line(&mut String::new()).unwrap();
+    let tasks = format!("/proc/{}/task", server.id());
+    let names = || -> Vec<String> {
+        let name =
+            |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.unwrap().path().join("comm"));
+        let mut names: Vec<_> = std::fs::read_dir(&tasks).unwrap().map(|task| name(task).unwrap()).collect();
+        names.sort();
+        names
+    };
+    // A thread is named by itself, a moment after it began.
+    let expected = ["control\n", "cxl-cram-device\n", "recompress\n", "vfio-user-door\n"];
+    let end = Instant::now() + Duration::from_secs(60);
+    while names() != expected && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(names(), expected);
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    assert!(server.wait().unwrap().success());
+}

@@ -1,0 +1,443 @@
+//! Learns a machine's BAR addresses and ACPI tables by booting only the firmware.
+//!
+//! A BAR's address depends on the whole topology, and the CEDT must name it before Linux boots. So the machine starts once
+//! without a kernel: the monitor reports the BARs, and guest memory holds the tables. This takes well under a second. To
+//! the device, it is a power cycle.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cxl_cram_device::cxl::config_space::{COMPRESSED_MEMORY, INTEL};
+use cxl_cram_kit::size::format_bytes;
+use qapi::qmp;
+use thiserror::Error;
+
+use super::config::{ConfigError, MachineConfig};
+use super::console::Watcher;
+use super::dvsec;
+use super::process::{Files, Needs, Process, ProcessError};
+use super::qmp::{Monitor, QmpError};
+use super::topology;
+use super::topology::Sockets;
+use crate::guest::acpi;
+use crate::guest::acpi::srat;
+use crate::guest::acpi::srat::MemoryAffinity;
+use crate::guest::acpi::{AcpiError, Cedt, Root, Table, Window, mcfg};
+use crate::health::Health;
+
+/// The number of the device's HDM window BAR.
+const HDM_BAR: i64 = 2;
+/// PCI vendor and device id of the memory device.
+const DEVICE_ID: (i64, i64) = (INTEL as i64, COMPRESSED_MEMORY as i64);
+/// How often to check for the firmware's tables.
+const POLL: Duration = Duration::from_millis(5);
+/// Maximum number of entries read from the root table.
+const MAX_TABLES: usize = 256;
+/// OVMF's GUID (96b582de-1fb2-45f7-baea-a366c55a082d), 48 bytes before the end of its flash, which ends at 4 GiB. QEMU
+/// detects OVMF by it too.
+const OVMF: [u8; 16] = [0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45, 0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d];
+const OVMF_AT: u64 = (1 << 32) - 48;
+
+/// An error of the firmware-only boot.
+#[derive(Debug, Error)]
+pub enum LearnError {
+    /// The machine's configuration is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// QEMU did not start.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A monitor command failed.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// The firmware did not finish.
+    #[error("the firmware did not finish within {} s: {missing}", limit.as_secs_f64().round())]
+    Unfinished {
+        /// The limit.
+        limit: Duration,
+        /// What was still missing.
+        missing: AcpiError,
+    },
+    /// UEFI firmware, which keeps its tables elsewhere.
+    #[error(
+        "the machine boots UEFI firmware, whose tables are not where SeaBIOS has them: leave out -bios and pflash drives; \
+         QEMU's own firmware loads -kernel and -initrd as well"
+    )]
+    Uefi,
+    /// A firmware table is missing or invalid.
+    #[error("the firmware's tables are invalid")]
+    Acpi(#[from] AcpiError),
+    /// The firmware placed no window for a device.
+    #[error(
+        "the firmware gave device {0} no window: its BAR{HDM_BAR} does not fit the guest's address space; use a smaller capacity"
+    )]
+    NoBar(usize),
+    /// A window that is not smaller than its BAR: Linux would nest the BAR in the window.
+    #[error("the capacity given for device {device}, {}, exceeds its BAR{HDM_BAR} of {}; use the value given to serve", format_bytes(*capacity), format_bytes(*bar))]
+    Nesting {
+        /// The device's index.
+        device: usize,
+        /// The capacity given, bytes.
+        capacity: u64,
+        /// The BAR's size, bytes.
+        bar: u64,
+    },
+    /// The devices' host bridge is missing.
+    #[error("the firmware's CEDT has no host bridge {0}")]
+    NoBridge(u32),
+    /// A user's machine with none or several host bridges.
+    #[error("the machine must have one pxb-cxl, but its CEDT has {0} host bridges")]
+    Bridges(usize),
+    /// A user's machine without a device.
+    #[error("the machine has no device 8086:0d93; attach a served one as vfio-user-pci")]
+    NoDevice,
+    /// The numbers of capacities and devices differ.
+    #[error(
+        "the machine has {devices} devices, but the number of --capacity options is {given}; give one for each device, in \
+         bus order, or none to use all of each"
+    )]
+    Capacities {
+        /// The number of devices.
+        devices: usize,
+        /// The number of capacities given.
+        given: usize,
+    },
+    /// A capacity given that exceeds the device's.
+    #[error("--capacity {} exceeds device {device}'s {}; leave it out to use all of it", format_bytes(*.given), format_bytes(*.has))]
+    Capacity {
+        /// The device's index.
+        device: usize,
+        /// The capacity given, bytes.
+        given: u64,
+        /// The device's capacity, bytes.
+        has: u64,
+    },
+    /// A device that does not report its capacity.
+    #[error("device {0} has no CXL DVSEC that states its capacity; give it with --capacity")]
+    NoCapacity(usize),
+    /// Guest memory cannot be read.
+    #[error("cannot read guest memory through a file that QEMU writes")]
+    Memory(#[source] io::Error),
+}
+
+/// A BAR placed by the firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// Guest physical address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The firmware's BARs and tables.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// The HDM window BAR of each device, in the machine's order.
+    pub bars: Vec<Bar>,
+    /// The CEDT.
+    pub cedt: Table,
+    /// The SRAT, if the machine has proximity domains.
+    pub srat: Option<Table>,
+}
+
+/// A memory device of a user's own machine.
+#[derive(Clone, Copy, Debug)]
+pub struct UserDevice {
+    /// The HDM window BAR.
+    pub bar: Bar,
+    /// The HDM capacity that the device reports, bytes.
+    pub capacity: Option<u64>,
+}
+
+impl Learned {
+    /// The tables that override the firmware's: the CEDT, and the SRAT if windows have their own domains.
+    ///
+    /// # Errors
+    /// As [`Self::cedt_override`], or the firmware's SRAT is missing.
+    pub fn overrides(&self, config: &MachineConfig) -> Result<Vec<Table>, LearnError> {
+        let mut tables = vec![self.cedt_override(config)?];
+        if !config.domains.is_empty() {
+            let windows = (1..).zip(self.bars.iter().zip(&config.devices)).take(config.domains.len());
+            let ranges: Vec<_> = windows
+                .map(|(domain, (bar, device))| MemoryAffinity { domain, base: bar.address, size: device.capacity })
+                .collect();
+            let srat = self.srat.as_ref().ok_or(AcpiError::Missing("SRAT"))?;
+            tables.push(srat::with_hot_pluggable(srat, &ranges)?);
+        }
+        Ok(tables)
+    }
+
+    /// A CEDT that overrides the firmware's and describes a window over each device's BAR.
+    ///
+    /// # Errors
+    /// The firmware's CEDT is invalid or lacks the host bridge, or a window would not be smaller than its BAR.
+    pub fn cedt_override(&self, config: &MachineConfig) -> Result<Table, LearnError> {
+        let capacities = config.devices.iter().map(|device| device.capacity);
+        self.windows(u32::from(topology::HOST_BRIDGE_BUS), capacities)
+    }
+
+    /// Like [`Self::cedt_override`] for a user's own machine, with windows of these capacities.
+    ///
+    /// # Errors
+    /// As [`Self::cedt_override`], or the machine does not have exactly one CXL host bridge.
+    pub fn own_override(&self, capacities: &[u64]) -> Result<Table, LearnError> {
+        match Cedt::parse(&self.cedt)?.bridges.as_slice() {
+            [bridge] => self.windows(bridge.uid, capacities.iter().copied()),
+            bridges => Err(LearnError::Bridges(bridges.len())),
+        }
+    }
+
+    fn windows(&self, uid: u32, capacities: impl Iterator<Item = u64>) -> Result<Table, LearnError> {
+        let mut cedt = Cedt::parse(&self.cedt)?;
+        if !cedt.bridges.iter().any(|bridge| bridge.uid == uid) {
+            return Err(LearnError::NoBridge(uid));
+        }
+        for (device, (bar, capacity)) in self.bars.iter().zip(capacities).enumerate() {
+            // A window as large as its BAR would take the BAR's place in Linux's resource tree.
+            if bar.size <= capacity {
+                return Err(LearnError::Nesting { device, capacity, bar: bar.size });
+            }
+            cedt.windows.push(Window::volatile(bar.address, capacity, uid));
+        }
+        Ok(cedt.to_table(self.cedt.overriding()))
+    }
+}
+
+/// Boots the firmware and reads its results. QEMU has exited when this returns. Sockets go to `directory`, logs to `logs`.
+///
+/// # Errors
+/// The machine does not start, its firmware does not finish within `limit`, or a device has no window.
+pub fn learn(config: &MachineConfig, directory: &Path, logs: &Path, limit: Duration) -> Result<Learned, LearnError> {
+    config.check()?;
+    let sockets = Sockets::in_directory(directory);
+    let mut command = (config.qemu)();
+    command.args(topology::arguments(config, &sockets, None));
+    let needs = Needs { folder: directory, devices: &config.devices, drives: &config.drives };
+    ask(command, &sockets, needs, logs, limit, |firmware| {
+        let buses = firmware.monitor.execute(&qmp::query_pci {})?;
+        let bars = (0..config.devices.len())
+            .map(|index| {
+                let port = topology::root_port(index);
+                buses.iter().find_map(|bus| hdm_bar(&bus.devices, &port)).ok_or(LearnError::NoBar(index))
+            })
+            .collect::<Result<_, _>>()?;
+        firmware.learned(bars)
+    })
+}
+
+/// Like [`learn`] for a user's own machine, which `command` starts. The devices are in bus order.
+///
+/// # Errors
+/// As [`learn`], or the machine has no device.
+pub fn learn_own(
+    mut command: Command,
+    directory: &Path,
+    logs: &Path,
+    limit: Duration,
+) -> Result<(Learned, Vec<UserDevice>), LearnError> {
+    let sockets = Sockets::in_directory(directory);
+    command.args(topology::monitor(&sockets));
+    ask(command, &sockets, Needs::folder(directory), logs, limit, |firmware| {
+        let mut functions = Vec::new();
+        for bus in firmware.monitor.execute(&qmp::query_pci {})? {
+            hdm_functions(bus.devices, &mut functions);
+        }
+        if functions.is_empty() {
+            return Err(LearnError::NoDevice);
+        }
+        let mcfg = firmware.table(b"MCFG", "MCFG")?;
+        let own = functions.iter().enumerate().map(|(index, function)| {
+            let bar = window(function).ok_or(LearnError::NoBar(index))?;
+            let space = firmware.config_space(&mcfg, function)?;
+            Ok(UserDevice { bar, capacity: dvsec::hdm_capacity(&space).filter(|&capacity| capacity != 0) })
+        });
+        let own: Vec<_> = own.collect::<Result<_, LearnError>>()?;
+        Ok((firmware.learned(own.iter().map(|own| own.bar).collect())?, own))
+    })
+}
+
+/// The capacities of the windows over these devices: the ones given, or the ones that the devices report.
+///
+/// # Errors
+/// The numbers of capacities and devices differ, a capacity exceeds its device's, or a device reports none.
+pub fn own_capacities(own: &[UserDevice], given: &[u64]) -> Result<Vec<u64>, LearnError> {
+    if !given.is_empty() && given.len() != own.len() {
+        return Err(LearnError::Capacities { devices: own.len(), given: given.len() });
+    }
+    let capacity = |(device, own): (usize, &UserDevice)| match (given.get(device).copied(), own.capacity) {
+        (Some(given), Some(has)) if given > has => Err(LearnError::Capacity { device, given, has }),
+        (Some(given), _) => Ok(given),
+        (None, Some(has)) => Ok(has),
+        (None, None) => Err(LearnError::NoCapacity(device)),
+    };
+    own.iter().enumerate().map(|(device, own)| capacity((device, own))).collect()
+}
+
+/// Starts a machine, waits for its firmware, runs `questions` and ends the machine.
+fn ask<T>(
+    command: Command,
+    sockets: &Sockets,
+    needs: Needs<'_>,
+    logs: &Path,
+    limit: Duration,
+    questions: impl FnOnce(&mut Firmware) -> Result<T, LearnError>,
+) -> Result<T, LearnError> {
+    let health = Health::default();
+    let files = Files::in_directory(logs);
+    let mut process = Process::start(command, &files, needs, Watcher::default(), None, &health)?;
+    let end = Instant::now() + limit;
+    let monitor = Monitor::connect(&sockets.qmp, &health, limit)?;
+    let mut firmware = Firmware { monitor, dump: needs.folder.join("memory.dump") };
+    let answers = firmware.wait(end, limit).and_then(|()| questions(&mut firmware));
+    // The command may be a script. Killing it would leave its child, QEMU, running.
+    let _: Result<_, QmpError> = firmware.monitor.execute(&qmp::quit {});
+    process.kill();
+    answers
+}
+
+/// A machine that runs its firmware.
+struct Firmware {
+    monitor: Monitor,
+    /// The file through which guest memory is read.
+    dump: PathBuf,
+}
+
+impl Firmware {
+    /// Waits for the tables. The firmware writes them after placing the BARs.
+    fn wait(&mut self, end: Instant, limit: Duration) -> Result<(), LearnError> {
+        if self.read(OVMF_AT, OVMF.len())? == OVMF {
+            return Err(LearnError::Uefi);
+        }
+        loop {
+            match self.find(b"CEDT", "CEDT") {
+                Ok(_) => return Ok(()),
+                Err(FindError::Read(error)) => return Err(error),
+                Err(FindError::Acpi(missing)) if Instant::now() >= end => {
+                    return Err(LearnError::Unfinished { limit, missing });
+                }
+                // The firmware is not done yet.
+                Err(FindError::Acpi(_)) => thread::sleep(POLL),
+            }
+        }
+    }
+
+    fn learned(&mut self, bars: Vec<Bar>) -> Result<Learned, LearnError> {
+        let srat = match self.find(b"SRAT", "SRAT") {
+            Ok(table) => Some(table),
+            Err(FindError::Acpi(_)) => None,
+            Err(FindError::Read(error)) => return Err(error),
+        };
+        Ok(Learned { bars, cedt: self.table(b"CEDT", "CEDT")?, srat })
+    }
+
+    fn table(&mut self, signature: &[u8; 4], name: &'static str) -> Result<Table, LearnError> {
+        self.find(signature, name).map_err(|error| match error {
+            FindError::Acpi(error) => error.into(),
+            FindError::Read(error) => error,
+        })
+    }
+
+    fn find(&mut self, signature: &[u8; 4], name: &'static str) -> Result<Table, FindError<LearnError>> {
+        find_table(signature, name, |address, length| self.read(address, length))
+    }
+
+    /// Reads a function's configuration space through the memory-mapped area (ECAM).
+    fn config_space(&mut self, mcfg: &Table, function: &qmp::PciDeviceInfo) -> Result<Vec<u8>, LearnError> {
+        let number = |number: i64| u8::try_from(number).unwrap_or(u8::MAX);
+        let at = mcfg::config_space(mcfg, number(function.bus), number(function.slot), number(function.function))?;
+        self.read(at, dvsec::CONFIG_SPACE)
+    }
+
+    /// Reads guest memory through a file.
+    fn read(&mut self, address: u64, length: usize) -> Result<Vec<u8>, LearnError> {
+        let filename = self.dump.to_string_lossy().into_owned();
+        self.monitor.execute(&qmp::pmemsave { val: address, size: length as u64, filename })?;
+        let bytes = fs::read(&self.dump).map_err(LearnError::Memory)?;
+        fs::remove_file(&self.dump).map_err(LearnError::Memory)?;
+        if bytes.len() == length {
+            Ok(bytes)
+        } else {
+            Err(LearnError::Memory(io::Error::other(format!("QEMU wrote {} bytes instead of {length}", bytes.len()))))
+        }
+    }
+}
+
+/// The window of the memory device behind the root port of this name.
+fn hdm_bar(devices: &[qmp::PciDeviceInfo], port: &str) -> Option<Bar> {
+    devices.iter().find_map(|device| {
+        let below = device.pci_bridge.as_ref()?.devices.as_deref()?;
+        if device.qdev_id != port {
+            return hdm_bar(below, port);
+        }
+        below.iter().find_map(window)
+    })
+}
+
+/// All memory devices at or below these.
+fn hdm_functions(devices: Vec<qmp::PciDeviceInfo>, found: &mut Vec<qmp::PciDeviceInfo>) {
+    for mut device in devices {
+        let below = device.pci_bridge.as_mut().and_then(|bridge| bridge.devices.take());
+        if is_memory_device(&device) {
+            found.push(device);
+        }
+        hdm_functions(below.unwrap_or_default(), found);
+    }
+}
+
+fn is_memory_device(function: &qmp::PciDeviceInfo) -> bool {
+    (function.id.vendor, function.id.device) == DEVICE_ID
+}
+
+/// The window of a function, if it is a memory device.
+fn window(function: &qmp::PciDeviceInfo) -> Option<Bar> {
+    let region = function.regions.iter().find(|region| is_memory_device(function) && region.bar == HDM_BAR)?;
+    // The monitor reports -1 for a BAR without an address.
+    let address = u64::try_from(region.address).ok().filter(|&address| address != 0)?;
+    Some(Bar { address, size: u64::try_from(region.size).ok()? })
+}
+
+#[derive(Debug)]
+enum FindError<E> {
+    Acpi(AcpiError),
+    Read(E),
+}
+
+impl<E> From<AcpiError> for FindError<E> {
+    fn from(error: AcpiError) -> Self {
+        Self::Acpi(error)
+    }
+}
+
+/// Follows the RSDP to the table with this signature.
+fn find_table<E>(
+    signature: &[u8; 4],
+    name: &'static str,
+    mut read: impl FnMut(u64, usize) -> Result<Vec<u8>, E>,
+) -> Result<Table, FindError<E>> {
+    let root = {
+        let area = acpi::RSDP_AREA;
+        let length = (area.end - area.start) as usize;
+        acpi::find_rsdp(&read(area.start, length).map_err(FindError::Read)?).ok_or(AcpiError::Missing("RSDP"))?
+    };
+    let mut table = |address: u64| -> Result<Table, FindError<E>> {
+        let length = acpi::table_length(&read(address, acpi::HEADER).map_err(FindError::Read)?)?;
+        Ok(Table::parse(&read(address, length).map_err(FindError::Read)?)?)
+    };
+    let (Root::Rsdt(address) | Root::Xsdt(address)) = root;
+    for entry in acpi::root_entries(root, &table(address)?)?.into_iter().take(MAX_TABLES) {
+        // A damaged table is skipped; if it was the one, it is reported as missing.
+        match table(entry) {
+            Ok(table) if &table.header.signature == signature => return Ok(table),
+            Ok(_) | Err(FindError::Acpi(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(AcpiError::Missing(name).into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+use std::convert::Infallible;
+use std::process::Command;
+use std::sync::Arc;
+
+use super::*;
+use crate::guest::acpi::{Header, HostBridge, RSDP_AREA};
+use crate::machine::config::{Device, Domain};
+
+fn table(signature: &[u8; 4], body: Vec<u8>) -> Table {
+    let header = Header {
+        signature: *signature,
+        revision: 1,
+        oem_id: *b"BOCHS ",
+        oem_table_id: *b"BXPC    ",
+        oem_revision: 1,
+        creator_id: *b"BXPC",
+        creator_revision: 1,
+    };
+    Table { header, body }
+}
+
+fn cedt() -> Table {
+    let bridge = HostBridge { uid: 12, version: 1, base: 0x3_c000_0000, length: 0x1_0000 };
+    Cedt { bridges: vec![bridge], windows: Vec::new() }.to_table(table(b"CEDT", Vec::new()).header)
+}
+
+/// Guest memory up to 1 MiB: the tables from 64 KiB on, 4 KiB each, the first being the root.
+fn memory(tables: &[Vec<u8>]) -> Vec<u8> {
+    let mut memory = vec![0; RSDP_AREA.end as usize];
+    for (index, table) in tables.iter().enumerate() {
+        let at = 0x1_0000 + index * 0x1000;
+        memory[at..at + table.len()].copy_from_slice(table);
+    }
+    let mut rsdp = b"RSD PTR \0BOCHS \0".to_vec();
+    rsdp.extend(0x1_0000_u32.to_le_bytes());
+    rsdp[8] = rsdp.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+    memory[0xf_0000..0xf_0014].copy_from_slice(&rsdp);
+    memory
+}
+
+fn find(memory: &[u8]) -> Result<Table, AcpiError> {
+    // Outside of memory, QEMU returns zeroes or an error; here it is zeroes.
+    let read = |address: u64, length: usize| {
+        let at = usize::try_from(address).unwrap();
+        Ok::<_, Infallible>((at..at + length).map(|at| memory.get(at).copied().unwrap_or(0)).collect())
+    };
+    find_table(b"CEDT", "CEDT", read).map_err(|error| match error {
+        FindError::Acpi(error) => error,
+        FindError::Read(never) => match never {},
+    })
+}
+
+fn rsdt(entries: &[u32]) -> Vec<u8> {
+    table(b"RSDT", entries.iter().flat_map(|entry| entry.to_le_bytes()).collect()).to_bytes().unwrap()
+}
+
+#[test]
+fn the_cedt_is_found_behind_the_rsdp() {
+    let other = table(b"APIC", vec![1, 2, 3]).to_bytes().unwrap();
+    let tables = [rsdt(&[0x1_1000, 0x1_2000]), other, cedt().to_bytes().unwrap()];
+    assert_eq!(find(&memory(&tables)).unwrap(), cedt());
+}
+
+#[test]
+fn tables_that_are_missing_or_damaged_are_not_found() {
+    assert_eq!(find(&[]), Err(AcpiError::Missing("RSDP")));
+    assert_eq!(find(&memory(&[])), Err(AcpiError::Length("table")));
+    assert_eq!(find(&memory(&[rsdt(&[0x1_1000, u32::MAX])])), Err(AcpiError::Missing("CEDT")));
+    let mut damaged = cedt().to_bytes().unwrap();
+    damaged[40] ^= 1;
+    assert_eq!(find(&memory(&[rsdt(&[0x1_1000]), damaged])), Err(AcpiError::Missing("CEDT")));
+}
+
+fn config(capacity: u64) -> MachineConfig {
+    let mut config = MachineConfig::new(Arc::new(|| Command::new("qemu-system-x86_64")));
+    config.devices = vec![Device { socket: "s".into(), capacity }];
+    config
+}
+
+#[test]
+fn the_window_lies_over_the_bar_and_is_smaller() {
+    let bar = Bar { address: 0xff_4000_0000, size: 1 << 30 };
+    let learned = Learned { bars: vec![bar], cedt: cedt(), srat: None };
+    let table = learned.cedt_override(&config(512 << 20)).unwrap();
+    assert_eq!(table.header.oem_revision, 2);
+    let made = Cedt::parse(&table).unwrap();
+    assert_eq!(made.windows, [Window::volatile(0xff_4000_0000, 512 << 20, 12)]);
+    assert_eq!(made.bridges, Cedt::parse(&cedt()).unwrap().bridges);
+    let error = learned.cedt_override(&config(1 << 30)).unwrap_err();
+    assert!(matches!(error, LearnError::Nesting { device: 0, .. }), "{error}");
+}
+
+#[test]
+fn a_window_with_its_own_domain_is_in_the_srat() {
+    let bar = Bar { address: 0xff_4000_0000, size: 1 << 30 };
+    let srat = table(b"SRAT", vec![0; 12]);
+    let mut learned = Learned { bars: vec![bar], cedt: cedt(), srat: Some(srat.clone()) };
+    let mut config = config(512 << 20);
+    assert_eq!(learned.overrides(&config).unwrap().len(), 1);
+    config.domains = vec![Domain { latency_ns: 300, bandwidth_gib: 8 }];
+    let range = MemoryAffinity { domain: 1, base: bar.address, size: 512 << 20 };
+    assert_eq!(learned.overrides(&config).unwrap()[1], srat::with_hot_pluggable(&srat, &[range]).unwrap());
+    learned.srat = None;
+    assert!(matches!(learned.overrides(&config), Err(LearnError::Acpi(AcpiError::Missing("SRAT")))));
+}
+
+#[test]
+fn a_cedt_without_the_host_bridge_is_refused() {
+    let learned = Learned { bars: Vec::new(), cedt: Cedt::default().to_table(cedt().header), srat: None };
+    assert!(matches!(learned.cedt_override(&config(1 << 30)), Err(LearnError::NoBridge(12))));
+}
+
+#[test]
+fn a_bar_is_found_behind_its_own_port_and_only_with_an_address() {
+    let function = |address: i64| {
+        serde_json::json!({
+            "bus": 14, "slot": 0, "function": 0, "irq_pin": 0, "qdev_id": "cxl-mem0",
+            "class_info": {"class": 1282}, "id": {"vendor": 0x8086, "device": 0x0d93},
+            "regions": [
+                {"bar": 0, "type": "memory", "address": 4096, "size": 4096},
+                {"bar": 2, "type": "memory", "address": address, "size": 1 << 30},
+            ],
+        })
+    };
+    let range = serde_json::json!({"base": 0, "limit": 0});
+    let bus = serde_json::json!({
+        "number": 0, "secondary": 1, "subordinate": 1,
+        "io_range": range, "memory_range": range, "prefetchable_range": range,
+    });
+    let port = |name: &str, address: i64| {
+        serde_json::json!({
+            "bus": 12, "slot": 0, "function": 0, "irq_pin": 0, "qdev_id": name,
+            "class_info": {"class": 1540}, "id": {"vendor": 0x8086, "device": 0x7075}, "regions": [],
+            "pci_bridge": {"bus": bus, "devices": [function(address)]},
+        })
+    };
+    let devices: Vec<qmp::PciDeviceInfo> =
+        serde_json::from_value(serde_json::json!([port("rp0", -1), port("rp1", 0x1_0000_0000_i64)])).unwrap();
+    assert_eq!(hdm_bar(&devices, "rp0"), None);
+    assert_eq!(hdm_bar(&devices, "rp1"), Some(Bar { address: 0x1_0000_0000, size: 1 << 30 }));
+    assert_eq!(hdm_bar(&devices, "rp2"), None);
+    let mut found = Vec::new();
+    hdm_functions(devices, &mut found);
+    let windows: Vec<_> = found.iter().map(|function| window(function).map(|bar| bar.address)).collect();
+    assert_eq!(windows, [None, Some(0x1_0000_0000)], "a device without an address is found, so it can be reported");
+}
+
+#[test]
+fn a_window_has_the_capacity_reported_by_its_device_or_given() {
+    let own = |capacity| UserDevice { bar: Bar { address: 0xff_4000_0000, size: 4 << 30 }, capacity };
+    let two = [own(Some(768 << 20)), own(Some(1 << 30))];
+    assert_eq!(own_capacities(&two, &[]).unwrap(), [768 << 20, 1 << 30]);
+    assert_eq!(own_capacities(&two, &[256 << 20, 1 << 30]).unwrap(), [256 << 20, 1 << 30]);
+    let error = own_capacities(&two, &[512 << 20, 2 << 30]).unwrap_err().to_string();
+    assert_eq!(error, "--capacity 2 GiB exceeds device 1's 1 GiB; leave it out to use all of it");
+    let error = own_capacities(&two, &[512 << 20]).unwrap_err().to_string();
+    assert!(error.contains("2 devices") && error.contains("options is 1;"), "{error}");
+    assert!(matches!(own_capacities(&[own(None)], &[]), Err(LearnError::NoCapacity(0))));
+    assert_eq!(own_capacities(&[own(None)], &[1 << 30]).unwrap(), [1 << 30]);
+}
+
+#[test]
+fn every_window_of_a_users_machine_has_its_own_size() {
+    let bars = [0xff_4000_0000, 0xff_8000_0000].map(|address| Bar { address, size: 1 << 30 });
+    let learned = Learned { bars: bars.to_vec(), cedt: cedt(), srat: None };
+    let made = Cedt::parse(&learned.own_override(&[768 << 20, 256 << 20]).unwrap()).unwrap();
+    let sizes: Vec<_> = made.windows.iter().map(|window| window.size).collect();
+    assert_eq!(sizes, [768 << 20, 256 << 20]);
+}

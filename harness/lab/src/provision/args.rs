@@ -1,0 +1,217 @@
+//! The command line's options for provisioning.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{BaseConfig, KernelPackage, Options};
+
+/// Sources of packages, and the cache.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Fetching and keeping")]
+pub struct FetchArgs {
+    /// The cache [default: $XDG_CACHE_HOME/cxl-cram]
+    #[arg(long, value_name = "FOLDER")]
+    cache_dir: Option<PathBuf>,
+
+    /// Fetch the packages that this file pins [default: harness/pins.toml of the checkout]
+    #[arg(long, value_name = "FILE", env = "CXL_CRAM_PINS")]
+    pins: Option<PathBuf>,
+
+    /// A sources.list of where to fetch packages from [default: the Debian archive that apt is configured with]
+    #[arg(long, value_name = "FILE", env = "CXL_CRAM_APT_SOURCES")]
+    apt_sources: Option<PathBuf>,
+
+    /// Use only the cache, never the network
+    #[arg(long)]
+    offline: bool,
+}
+
+/// The user's QEMU.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Bring your own")]
+pub struct QemuSource {
+    /// A QEMU >= 10.1 with vfio-user-pci [default: the one on PATH, else Debian's, fetched]
+    #[arg(long, value_name = "PROGRAM", env = "CXL_CRAM_QEMU")]
+    qemu: Option<PathBuf>,
+}
+
+/// The kernel to build or use.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Bring your own")]
+pub struct KernelSource {
+    /// The kernel source to build: a Debian package, PACKAGE=VERSION, `newest`, or `pinned` [default: pinned]
+    #[arg(long, value_name = "PACKAGE", conflicts_with_all = ["kernel", "kernel_tree"])]
+    kernel_package: Option<KernelPackage>,
+
+    /// Do not apply this project's own patches (guest-tests/kernel/series) to linux-source-6.12
+    #[arg(long, conflicts_with_all = ["kernel", "kernel_tree"])]
+    plain: bool,
+
+    /// An additional folder of *.patch files to apply to that source; may be given more than once
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["kernel", "kernel_tree"])]
+    series: Vec<PathBuf>,
+
+    /// A kernel source tree; it is built in a separate folder and not modified
+    #[arg(long, value_name = "FOLDER", conflicts_with = "kernel")]
+    kernel_tree: Option<PathBuf>,
+
+    /// Base configuration for the tree: a file, or `minimal` [default: the tree's .config, else minimal]
+    #[arg(long, value_name = "FILE", requires = "kernel_tree", conflicts_with_all = ["kernel", "kernel_package"])]
+    kernel_config: Option<BaseConfig>,
+
+    /// Build the kernel with its own checks: lock order, lists, memory management
+    #[arg(long, conflicts_with = "kernel")]
+    kernel_debug: bool,
+
+    /// A built kernel (a bzImage)
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+
+    /// The folder of that kernel's modules, as installed (lib/modules/VERSION) or as built
+    #[arg(long, value_name = "FOLDER", requires = "kernel", conflicts_with_all = ["kernel_tree", "kernel_package"])]
+    modules: Option<PathBuf>,
+
+    /// An additional module of that kernel, in load order; may be given more than once
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with_all = ["kernel_tree", "kernel_package"])]
+    module: Vec<PathBuf>,
+}
+
+/// Everything that a guest needs.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Bring your own")]
+pub struct ProvisionArgs {
+    #[command(flatten)]
+    qemu: QemuSource,
+
+    #[command(flatten)]
+    kernel: KernelSource,
+
+    /// A folder with usr/bin/cxl and its libraries, instead of Debian's packages
+    #[arg(long, value_name = "FOLDER")]
+    guest_tools: Option<PathBuf>,
+
+    /// A file of real data to fill guest memory with
+    #[arg(long, value_name = "FILE")]
+    corpus: Option<PathBuf>,
+
+    #[command(flatten)]
+    fetch: FetchArgs,
+}
+
+impl FetchArgs {
+    /// The options for these arguments; all others are the defaults.
+    pub fn options(&self) -> Options {
+        let own = self.clone();
+        Options {
+            cache_dir: own.cache_dir,
+            pins: own.pins,
+            apt_sources: own.apt_sources,
+            offline: own.offline,
+            ..Options::default()
+        }
+    }
+
+    /// The same arguments with another pin file.
+    pub fn with_pins(&self, file: PathBuf) -> FetchArgs {
+        FetchArgs { pins: Some(file), ..self.clone() }
+    }
+}
+
+impl QemuSource {
+    /// Adds these arguments to the options.
+    pub fn add_to(&self, options: Options) -> Options {
+        Options { qemu: self.qemu.clone(), ..options }
+    }
+}
+
+impl KernelSource {
+    /// Adds these arguments to the options.
+    pub fn add_to(&self, options: Options) -> Options {
+        let own = self.clone();
+        Options {
+            kernel_package: own.kernel_package.unwrap_or_default(),
+            kernel_plain: own.plain,
+            series: own.series,
+            kernel_tree: own.kernel_tree,
+            kernel_config: own.kernel_config,
+            kernel_debug: own.kernel_debug,
+            kernel: own.kernel,
+            kernel_modules_dir: own.modules,
+            kernel_modules: own.module,
+            ..options
+        }
+    }
+}
+
+impl ProvisionArgs {
+    /// The options for these arguments.
+    pub fn options(&self) -> Options {
+        let options = self.kernel.add_to(self.qemu.add_to(self.fetch.options()));
+        Options { guest_tools: self.guest_tools.clone(), corpus: self.corpus.clone(), ..options }
+    }
+
+    /// The same arguments with other sources and cache.
+    pub fn fetched(&self, fetch: FetchArgs) -> ProvisionArgs {
+        ProvisionArgs { fetch, ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        provision: ProvisionArgs,
+    }
+
+    fn parse(line: &str) -> Result<Options, String> {
+        let words = ["x"].into_iter().chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.provision.options()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_arguments_the_pinned_kernel_is_built() {
+        let options = parse("").unwrap();
+        assert_eq!(options.kernel_package, KernelPackage::Pinned);
+        assert!(options.kernel.is_none() && options.kernel_tree.is_none() && !options.kernel_debug);
+    }
+
+    #[test]
+    fn each_kind_of_kernel_takes_its_own_options() {
+        let options = parse("--kernel k/bzImage --modules m --module a.ko --module b.ko").unwrap();
+        assert_eq!(options.kernel_modules_dir.as_deref(), Some(Path::new("m")));
+        assert_eq!(options.kernel_modules, [Path::new("a.ko"), Path::new("b.ko")]);
+        let options = parse("--kernel-package newest --series one --series two --kernel-debug").unwrap();
+        assert_eq!(options.kernel_package, KernelPackage::Newest);
+        assert_eq!(options.series, [Path::new("one"), Path::new("two")]);
+        let options = parse("--kernel-tree t --kernel-config minimal").unwrap();
+        assert_eq!(options.kernel_config, Some(BaseConfig::Minimal));
+        let options = parse("--kernel-tree t --kernel-config b/.config").unwrap();
+        assert_eq!(options.kernel_config, Some(BaseConfig::File("b/.config".into())));
+    }
+
+    #[test]
+    fn two_kernels_at_once_are_refused() {
+        for line in [
+            "--kernel k --kernel-tree t",
+            "--kernel k --kernel-package newest",
+            "--kernel-tree t --kernel-package newest",
+            "--kernel-tree t --series s",
+            "--kernel k --kernel-debug",
+            "--kernel-tree t --modules m",
+            "--kernel-package newest --module a.ko",
+            "--kernel k --kernel-config minimal",
+            "--kernel-config minimal",
+            "--kernel-package 7.3",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

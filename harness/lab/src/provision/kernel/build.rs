@@ -1,0 +1,125 @@
+//! Configures and builds a kernel outside of its tree.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::config::{Fragment, Lost};
+use crate::process::run::{Limits, run};
+use crate::provision::error::{IoContext, ProvisionError};
+use cxl_cram_kit::progress::Step;
+
+/// The modules; everything else is built in. The first must load after PCI has claimed its resources. The others are loaded
+/// on request of a scenario, and only kernels with this project's series have them.
+pub(super) const MODULES: [&str; 3] =
+    ["drivers/cxl/cxl_acpi.ko", "drivers/cxl/cxl_cram.ko", "drivers/cxl/cxl_mempolicy_sample.ko"];
+/// The options of these modules.
+const OPTIONS: [&str; 3] = ["CONFIG_CXL_ACPI", "CONFIG_CXL_CRAM", "CONFIG_CXL_MEMPOLICY_SAMPLE"];
+pub(super) const IMAGE: &str = "arch/x86/boot/bzImage";
+/// The list of built-in modules, beside the image.
+pub(super) const BUILTIN: &str = "modules.builtin";
+pub(super) const RELEASE_FILE: &str = "include/config/kernel.release";
+
+/// Rough number of lines that a full build prints, for the progress bar.
+const ROUGH_LINES: u64 = 2_060;
+const CONFIG_LIMITS: Limits = Limits::minutes(15, 10);
+pub(super) const BUILD_LIMITS: Limits = Limits::minutes(240, 20);
+
+/// Configures from the fragment, on top of `base` if given. Returns the lines that Kconfig dropped.
+pub(super) fn configure(
+    source: &Path,
+    build: &Path,
+    base: Option<&str>,
+    fragment: &Fragment,
+    log: &Path,
+    step: &mut Step,
+) -> Result<Lost, ProvisionError> {
+    step.phase("configuring", 0);
+    let configured = build.join(".config");
+    let mut make = kernel_make(source, build);
+    match base {
+        None => {
+            let file = build.join("cxl-cram.config");
+            fs::write(&file, fragment.text()).context("write", &file)?;
+            make.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &file);
+        }
+        Some(base) => {
+            fs::write(&configured, fragment.over(base)).context("write", &configured)?;
+            make.arg("olddefconfig");
+        }
+    }
+    run("configuring the kernel", make, log, CONFIG_LIMITS, |line| step.advance(0, line.trim()))?;
+    let config = fs::read_to_string(&configured).context("read", &configured)?;
+    Lost::of(&fragment.dropped(&config), source)
+}
+
+/// Builds the image and the configured modules. Returns those modules.
+pub(super) fn build(
+    source: &Path,
+    build: &Path,
+    log: &Path,
+    step: &mut Step,
+) -> Result<Vec<&'static str>, ProvisionError> {
+    step.phase("building", ROUGH_LINES);
+    let configured = build.join(".config");
+    let modules = modules(&fs::read_to_string(&configured).context("read", &configured)?);
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let mut make = kernel_make(source, build);
+    make.args([&format!("-j{cores}"), "bzImage"]).args(&modules);
+    run("building the kernel", make, log, BUILD_LIMITS, |line| {
+        step.advance(u64::from(is_target(line)), line.trim());
+    })?;
+    Ok(modules)
+}
+
+/// The modules in a configuration.
+fn modules(config: &str) -> Vec<&'static str> {
+    let made = |option: &str| config.lines().any(|line| line.strip_prefix(option) == Some("=m"));
+    // The first is always needed. If the configuration lacks it, make reports that.
+    let wanted = |index: usize| index == 0 || made(OPTIONS[index]);
+    MODULES.into_iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, module)| module).collect()
+}
+
+/// `make` for the kernel, without the user's variables for other kernels.
+pub(super) fn kernel_make(source: &Path, build: &Path) -> Command {
+    let mut make = Command::new("make");
+    let mut output = std::ffi::OsString::from("O=");
+    output.push(build);
+    make.arg("-C").arg(source).arg(output);
+    for variable in ["ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT", "KCONFIG_CONFIG", "MAKEFLAGS", "MFLAGS", "LOCALVERSION"]
+    {
+        make.env_remove(variable);
+    }
+    // For reproducible builds.
+    make.envs([("KBUILD_BUILD_USER", "cxl-cram"), ("KBUILD_BUILD_HOST", "cxl-cram"), ("KBUILD_BUILD_VERSION", "1")]);
+    make.env("KBUILD_BUILD_TIMESTAMP", "1970-01-01 00:00:00 UTC");
+    make
+}
+
+/// Whether a line of make's output reports a target ("  CC      mm/swap.o").
+fn is_target(line: &str) -> bool {
+    line.strip_prefix("  ")
+        .and_then(|line| line.split_once(' '))
+        .is_some_and(|(verb, _)| !verb.is_empty() && verb.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_configured_modules_are_built() {
+        assert_eq!(modules("CONFIG_CXL_ACPI=m\n# CONFIG_CXL_CRAM is not set\n"), MODULES[..1]);
+        assert_eq!(modules("CONFIG_CXL_ACPI=m\nCONFIG_CXL_CRAM=m\n"), MODULES[..2]);
+        assert_eq!(modules("CONFIG_CXL_CRAM_DEBUG=m\nCONFIG_CXL_MEMPOLICY_SAMPLE=m\n"), [MODULES[0], MODULES[2]]);
+    }
+
+    #[test]
+    fn lines_of_make_that_name_a_target_are_counted() {
+        assert!(is_target("  CC      drivers/cxl/core/region.o"));
+        assert!(is_target("  CHKSHA1 include/linux/atomic/atomic-arch-fallback.h"));
+        assert!(!is_target("make[1]: Entering directory '/x'"));
+        assert!(!is_target("  warning: something"));
+        assert!(!is_target("Kernel: arch/x86/boot/bzImage is ready  (#1)"));
+    }
+}
