@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BaseConfig, KernelPackage, Options};
+use super::{BaseConfig, Checks, KernelPackage, Options};
 
 /// Sources of packages, and the cache.
 #[derive(Args, Clone, Debug, Default)]
@@ -60,9 +60,10 @@ pub struct KernelSource {
     #[arg(long, value_name = "FILE", requires = "kernel_tree", conflicts_with_all = ["kernel", "kernel_package"])]
     kernel_config: Option<BaseConfig>,
 
-    /// Build the kernel with its own checks: lock order, lists, memory management
-    #[arg(long, conflicts_with = "kernel")]
-    kernel_debug: bool,
+    /// Build the kernel with its own checks
+    #[arg(long, value_name = "CHECKS", num_args = 0..=1, require_equals = true, default_missing_value = "usual")]
+    #[arg(conflicts_with = "kernel")]
+    kernel_debug: Option<Checks>,
 
     /// A built kernel (a bzImage)
     #[arg(long, value_name = "FILE")]
@@ -135,7 +136,7 @@ impl KernelSource {
             series: own.series,
             kernel_tree: own.kernel_tree,
             kernel_config: own.kernel_config,
-            kernel_debug: own.kernel_debug,
+            kernel_checks: own.kernel_debug,
             kernel: own.kernel,
             kernel_modules_dir: own.modules,
             kernel_modules: own.module,
@@ -180,7 +181,7 @@ mod tests {
     fn without_arguments_the_pinned_kernel_is_built() {
         let options = parse("").unwrap();
         assert_eq!(options.kernel_package, KernelPackage::Pinned);
-        assert!(options.kernel.is_none() && options.kernel_tree.is_none() && !options.kernel_debug);
+        assert!(options.kernel.is_none() && options.kernel_tree.is_none() && options.kernel_checks.is_none());
     }
 
     #[test]
@@ -190,6 +191,8 @@ mod tests {
         assert_eq!(options.kernel_modules, [Path::new("a.ko"), Path::new("b.ko")]);
         let options = parse("--kernel-package newest --series one --series two --kernel-debug").unwrap();
         assert_eq!(options.kernel_package, KernelPackage::Newest);
+        assert_eq!(options.kernel_checks, Some(Checks::Usual));
+        assert_eq!(parse("--kernel-debug=kasan").unwrap().kernel_checks, Some(Checks::Kasan));
         assert_eq!(options.series, [Path::new("one"), Path::new("two")]);
         let options = parse("--kernel-tree t --kernel-config minimal").unwrap();
         assert_eq!(options.kernel_config, Some(BaseConfig::Minimal));
@@ -205,6 +208,8 @@ mod tests {
             "--kernel-tree t --kernel-package newest",
             "--kernel-tree t --series s",
             "--kernel k --kernel-debug",
+            "--kernel-debug kasan",
+            "--kernel-debug=none",
             "--kernel-tree t --modules m",
             "--kernel-package newest --module a.ko",
             "--kernel k --kernel-config minimal",

@@ -36,7 +36,7 @@ use self::error::IoContext;
 pub use self::error::ProvisionError;
 pub(crate) use self::host_tools::on_path;
 pub(crate) use self::kernel::SELFTESTS_IN_GUEST;
-pub use self::kernel::{BaseConfig, Kernel, KernelPackage};
+pub use self::kernel::{BaseConfig, Checks, Kernel, KernelPackage};
 pub use self::moving::{Candidates, Verdict, candidates, fit_of};
 pub use self::pins::{Pin, Pins};
 pub use self::qemu::{Qemu, Version};
@@ -64,8 +64,8 @@ pub struct Options {
     pub kernel_tree: Option<PathBuf>,
     /// Base configuration of the tree; otherwise its own `.config` if it has one, else an empty one.
     pub kernel_config: Option<BaseConfig>,
-    /// Build with the kernel's own checks (lock order, lists, memory management).
-    pub kernel_debug: bool,
+    /// Build with these of the kernel's own checks.
+    pub kernel_checks: Option<Checks>,
     /// A built kernel (a bzImage); takes precedence over `kernel_tree`.
     pub kernel: Option<PathBuf>,
     /// A folder with the modules of `kernel`, as installed or as built. Only those that the guest needs are used.
@@ -282,7 +282,7 @@ impl<'a> Maker<'a> {
             host_tools::ensure(&self.cache, self.options.offline, step)?;
             kernel::make(&self.cache, &source, &fragment, product, step)
         })?;
-        kernel::in_product(&product, &source, self.options.kernel_debug)
+        kernel::in_product(&product, &source, self.options.kernel_checks)
     }
 
     /// Whether the kernel is built from a source package.

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::checks::Checks;
 use crate::provision::cache::files_below;
 use crate::provision::error::{IoContext, ProvisionError};
 use crate::workspace::workspace;
@@ -17,8 +18,6 @@ use crate::workspace::workspace;
 const GUEST: &str = "guest.config";
 /// The options that turn `allnoconfig` into a usable kernel.
 const MINIMAL: &str = "minimal.config";
-/// The kernel's own checks: lock order, lists, sleeping in atomic context, memory management.
-const DEBUG: &str = "debug.config";
 
 /// The base configuration of a developer's tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +44,8 @@ pub(in crate::provision) struct Fragment {
 
 impl Fragment {
     /// The workspace's fragment, for a configuration that starts from nothing (`minimal`) or from a complete one.
-    pub(super) fn of_workspace(minimal: bool, debug: bool) -> Result<Fragment, ProvisionError> {
-        let names = [minimal.then_some(MINIMAL), Some(GUEST), debug.then_some(DEBUG)];
+    pub(super) fn of_workspace(minimal: bool, checks: Option<Checks>) -> Result<Fragment, ProvisionError> {
+        let names = [minimal.then_some(MINIMAL), Some(GUEST), checks.map(Checks::fragment)];
         let mut text = String::new();
         for name in names.into_iter().flatten() {
             let path = workspace()?.join("guest-tests/kernel").join(name);
@@ -141,6 +140,8 @@ fn unset_option(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     const CONFIG: &str =
@@ -193,9 +194,16 @@ mod tests {
             let text = fs::read_to_string(workspace().unwrap().join("guest-tests/kernel").join(name)).unwrap();
             all.extend(text.lines().filter_map(option).map(str::to_owned).collect::<Vec<_>>());
         }
-        let fragment = Fragment::of_workspace(true, false).unwrap();
+        let fragment = Fragment::of_workspace(true, None).unwrap();
         assert_eq!(fragment.lines.len(), all.len());
         assert_eq!(fragment.lines["CONFIG_CXL_ACPI"], "CONFIG_CXL_ACPI=m");
-        assert!(!Fragment::of_workspace(false, true).unwrap().lines.contains_key("CONFIG_NR_CPUS"));
+        for checks in Checks::value_variants() {
+            let lines = Fragment::of_workspace(false, Some(*checks)).unwrap().lines;
+            assert!(
+                lines.contains_key("CONFIG_DEBUG_VM") && lines.contains_key("CONFIG_PAGE_TABLE_CHECK"),
+                "{checks:?}"
+            );
+            assert!(!lines.contains_key("CONFIG_NR_CPUS"));
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! `make` as it changes; a built kernel is used as it is.
 
 mod build;
+mod checks;
 mod config;
 mod image;
 mod mirror;
@@ -17,6 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::checks::Checks;
 pub use self::config::BaseConfig;
 use self::config::Fragment;
 pub(crate) use self::selftests::IN_GUEST as SELFTESTS_IN_GUEST;
@@ -59,14 +61,14 @@ pub struct Kernel {
     pub selftests: Option<PathBuf>,
     /// The source tree, if known.
     pub source: Option<PathBuf>,
-    /// Whether the kernel was built with its own checks.
-    pub debug: bool,
+    /// The checks of its own that the kernel was built with.
+    pub checks: Option<Checks>,
 }
 
 impl Kernel {
     /// Factor by which limits are extended for this kernel.
     pub fn patience(&self) -> u32 {
-        if self.debug { 3 } else { 1 }
+        self.checks.map_or(1, Checks::slowdown)
     }
 }
 
@@ -79,7 +81,7 @@ pub(super) struct Source {
 
 /// The configuration fragment for a source in the cache.
 pub(super) fn fragment(options: &Options) -> Result<Fragment, ProvisionError> {
-    Fragment::of_workspace(true, options.kernel_debug)
+    Fragment::of_workspace(true, options.kernel_checks)
 }
 
 /// The key of a kernel built from this source with this fragment.
@@ -94,7 +96,7 @@ pub(super) fn key(source: &Source, fragment: &Fragment) -> Result<Key, Provision
 }
 
 /// The kernel in a finished product.
-pub(super) fn in_product(product: &Path, source: &Source, debug: bool) -> Result<Kernel, ProvisionError> {
+pub(super) fn in_product(product: &Path, source: &Source, checks: Option<Checks>) -> Result<Kernel, ProvisionError> {
     let recorded = product.join("version");
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
     let (modules, on_demand) = modules::split(build::MODULES.iter().map(|module| kept(product, module)).collect());
@@ -108,7 +110,7 @@ pub(super) fn in_product(product: &Path, source: &Source, debug: bool) -> Result
         builtin: Some(product.join(build::BUILTIN)),
         selftests: selftests::found(product.join(SELFTESTS)),
         source: Some(source.tree.clone()),
-        debug,
+        checks,
     })
 }
 
@@ -175,10 +177,10 @@ pub(super) fn of_tree(
     let what = base.as_ref().map_or("an empty configuration".into(), |file| file.display().to_string());
     step.note(&format!("configured from {what}, with the guest's options merged on top"));
     let base_text = base.map(|file| fs::read_to_string(&file).context("read", &file)).transpose()?;
-    let fragment = Fragment::of_workspace(base_text.is_none(), options.kernel_debug)?;
+    let fragment = Fragment::of_workspace(base_text.is_none(), options.kernel_checks)?;
 
     // Switching between configurations must not rebuild everything each time.
-    let flavour = [base_text.is_none(), options.kernel_debug].map(u8::from);
+    let flavour = [u8::from(base_text.is_none()), options.kernel_checks.map_or(0, |checks| checks as u8 + 1)];
     let key = Key::of(&[("tree", tree.as_os_str().as_encoded_bytes()), ("flavour", &flavour)]);
     let scratch = Scratch::KernelOfTree(key);
     let name = scratch.name();
@@ -222,7 +224,7 @@ pub(super) fn of_tree(
         builtin: Some(build.join(build::BUILTIN)).filter(|list| list.is_file()),
         selftests: selftests::found(build.join(SELFTESTS)),
         source: Some(tree),
-        debug: options.kernel_debug,
+        checks: options.kernel_checks,
     })
 }
 
@@ -260,7 +262,7 @@ pub(super) fn of_image(cache: &Cache, options: &Options, image: &Path) -> Result
         builtin,
         selftests: None,
         source: None,
-        debug: false,
+        checks: None,
     })
 }
 
