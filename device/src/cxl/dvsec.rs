@@ -12,7 +12,8 @@ pub const CXL_VENDOR: u16 = 0x1e98;
 const DVSEC_CAPABILITY: u32 = 0x0023;
 
 /// Register block identifiers of the register locator (8.1.9.1).
-const BLOCK_COMPONENT: u32 = 1;
+/// Component registers.
+pub const BLOCK_COMPONENT: u32 = 1;
 const BLOCK_DEVICE: u32 = 3;
 
 /// The header every DVSEC starts with; the link to the next capability is made when the chain is complete.

@@ -17,16 +17,25 @@ pub const COUNT: usize = 4;
 /// Bytes of the structure.
 pub const LENGTH: usize = FIRST_DECODER + COUNT * DECODER_SIZE;
 
-const CAPABILITY: usize = 0x00;
-const GLOBAL_CONTROL: usize = 0x04;
-const FIRST_DECODER: usize = 0x10;
-const DECODER_SIZE: usize = 0x20;
+/// Capability; the number of decoders is encoded in bits 3:0.
+pub const CAPABILITY: usize = 0x00;
+/// Global control, with [`ENABLE`].
+pub const GLOBAL_CONTROL: usize = 0x04;
+/// The first decoder's registers.
+pub const FIRST_DECODER: usize = 0x10;
+/// Bytes of one decoder's registers.
+pub const DECODER_SIZE: usize = 0x20;
 
-/// Registers of one decoder.
-const BASE: usize = 0x00;
-const SIZE: usize = 0x08;
-const CONTROL: usize = 0x10;
+/// In a decoder's registers: the first host physical address, 64 bits.
+pub const BASE: usize = 0x00;
+/// In a decoder's registers: bytes of host physical addresses, 64 bits.
+pub const SIZE: usize = 0x08;
+/// In a decoder's registers: control.
+pub const CONTROL: usize = 0x10;
+/// In an endpoint decoder's registers: device addresses to skip, 64 bits.
 const DPA_SKIP: usize = 0x14;
+/// In the same place of a host bridge's decoder: the port numbers of its targets, eight bits each.
+pub const TARGET_LIST: usize = 0x14;
 
 /// Capability: four decoders (the encoding of 4 is 2), no targets, address bits 14:8 can interleave.
 const DECODER_COUNT_4: u32 = 2;
@@ -38,18 +47,21 @@ const INTERLEAVE_16_WAYS: u32 = 1 << 12;
 const HOST_ONLY_COHERENCY: u32 = 2 << 21;
 
 /// Global control: HDM decoder enable.
-const ENABLE: u32 = 1 << 1;
+pub const ENABLE: u32 = 1 << 1;
 
 /// Bases, sizes and skips are multiples of this; the bits below read 0.
 const GRANULE: u64 = CAPACITY_UNIT;
 
 const INTERLEAVE_GRANULARITY: u32 = 0xf;
 const INTERLEAVE_WAYS: u32 = 0xf << 4;
-const LOCK_ON_COMMIT: u32 = 1 << 8;
-const COMMIT: u32 = 1 << 9;
+/// Control: the decoder stays as it is once committed, until a conventional reset.
+pub const LOCK_ON_COMMIT: u32 = 1 << 8;
+/// Control: commit the decoder.
+pub const COMMIT: u32 = 1 << 9;
 const COMMITTED: u32 = 1 << 10;
 const ERROR_NOT_COMMITTED: u32 = 1 << 11;
-const TARGET_HOST_ONLY: u32 = 1 << 12;
+/// Control: the target range is host-only coherent.
+pub const TARGET_HOST_ONLY: u32 = 1 << 12;
 const CONTROL_WRITABLE: u32 = INTERLEAVE_GRANULARITY | INTERLEAVE_WAYS | LOCK_ON_COMMIT | COMMIT | TARGET_HOST_ONLY;
 
 /// Adds the structure.

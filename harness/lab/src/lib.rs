@@ -74,7 +74,7 @@ pub mod prelude {
             region::Region,
             scenario::Scenario,
         },
-        machine::config::Domain,
+        machine::{config::Domain, decoders::Decoders},
         record::facts::pick,
         rig::{
             device::Device,

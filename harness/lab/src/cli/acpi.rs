@@ -9,6 +9,7 @@ use cxl_cram_kit::size::{format_bytes, parse_bytes};
 use super::out::outln;
 use crate::guest::initramfs::Initramfs;
 use crate::machine::config::WINDOW_UNIT;
+use crate::machine::decoders::Decoders;
 use crate::machine::learn;
 use crate::process::sockets;
 
@@ -34,6 +35,10 @@ pub(super) struct AcpiArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_capacity)]
     capacity: Vec<u64>,
 
+    /// What the firmware does with the HDM decoders before Linux starts
+    #[arg(long, value_enum, value_name = "STATE", default_value = "open")]
+    decoders: Decoders,
+
     /// Your QEMU command line
     #[arg(last = true, required = true)]
     qemu: Vec<OsString>,
@@ -45,9 +50,9 @@ pub(super) fn acpi(args: &AcpiArgs) -> Result<ExitCode> {
     let [program, arguments @ ..] = args.qemu.as_slice() else { bail!("give the QEMU command line after --") };
     let mut command = std::process::Command::new(program);
     command.args(arguments);
-    let (learned, own) = learn::learn_own(command, directory.path(), directory.path(), FIRMWARE_LIMIT)?;
+    let (learned, own) = learn::learn_own(command, args.decoders, directory.path(), directory.path(), FIRMWARE_LIMIT)?;
     let capacities = learn::own_capacities(&own, &args.capacity)?;
-    let initramfs = Initramfs { tables: vec![learned.own_override(&capacities)?], ..Initramfs::default() };
+    let initramfs = Initramfs { tables: learned.own_overrides(&capacities, args.decoders)?, ..Initramfs::default() };
     std::fs::write(&args.output, initramfs.early_archive()?)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     for (bar, capacity) in learned.bars.iter().zip(capacities) {

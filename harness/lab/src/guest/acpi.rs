@@ -6,10 +6,12 @@
 //! chapter 5, CXL 3.1 section 9.18.1. The tables come from guest memory, so nothing in them is trusted.
 //!
 //! The crate `acpi_tables` does not replace this: it writes tables and cannot parse them, and an override starts from the
-//! firmware's table.
+//! firmware's table. The table without such a beginning, [`ssdt`], is made with it.
 
+pub mod dsdt;
 pub mod mcfg;
 pub mod srat;
+pub mod ssdt;
 
 use thiserror::Error;
 

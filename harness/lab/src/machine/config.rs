@@ -9,6 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::address_space::AddressSpace;
+use super::decoders::Decoders;
 use super::kvm;
 pub use kvm::processor_can_virtualize;
 
@@ -94,6 +95,8 @@ pub struct MachineConfig {
     /// The proximity domains of the first devices' windows, described by SRAT, HMAT and SLIT. If there is any, the HMAT
     /// omits the path to the host bridge: Linux would prefer that path plus CDAT to the HMAT entry of the window.
     pub domains: Vec<Domain>,
+    /// Whether the firmware commits the decoders.
+    pub decoders: Decoders,
     /// Drives, in this order.
     pub drives: Vec<Drive>,
     /// Let the guest restart. Otherwise a restart, and so a panic, ends QEMU.
@@ -171,6 +174,7 @@ impl MachineConfig {
             processors: 2,
             devices: Vec::new(),
             domains: Vec::new(),
+            decoders: Decoders::Open,
             drives: Vec::new(),
             restarts: false,
             machine_checks: false,
@@ -224,6 +228,7 @@ impl fmt::Debug for MachineConfig {
             .field("processors", &self.processors)
             .field("devices", &self.devices)
             .field("domains", &self.domains)
+            .field("decoders", &self.decoders)
             .field("drives", &self.drives)
             .field("restarts", &self.restarts)
             .field("machine_checks", &self.machine_checks)

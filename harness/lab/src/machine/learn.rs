@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::config::{ConfigError, MachineConfig};
 use super::console::Watcher;
+use super::decoders::{Decoders, Endpoint, Programmed, Structure};
 use super::dvsec;
 use super::process::{Files, Needs, Process, ProcessError};
 use super::qmp::{Monitor, QmpError};
@@ -26,7 +27,7 @@ use super::topology::Sockets;
 use crate::guest::acpi;
 use crate::guest::acpi::srat;
 use crate::guest::acpi::srat::MemoryAffinity;
-use crate::guest::acpi::{AcpiError, Cedt, Root, Table, Window, mcfg};
+use crate::guest::acpi::{AcpiError, Cedt, HostBridge, Root, Table, Window, dsdt, mcfg, ssdt};
 use crate::health::Health;
 
 /// The number of the device's HDM window BAR.
@@ -116,6 +117,12 @@ pub enum LearnError {
         /// The device's capacity, bytes.
         has: u64,
     },
+    /// Firmware that is to commit decoders, and a host bridge or device without any.
+    #[error(
+        "the decoders cannot be committed: {0}; give pxb-cxl the option hdm_for_passthrough=on, and the machine no more \
+         devices than its host bridge has decoders"
+    )]
+    Decoders(&'static str),
     /// A device that does not report its capacity.
     #[error("device {0} has no CXL DVSEC that states its capacity; give it with --capacity")]
     NoCapacity(usize),
@@ -142,6 +149,10 @@ pub struct Learned {
     pub cedt: Table,
     /// The SRAT, if the machine has proximity domains.
     pub srat: Option<Table>,
+    /// The DSDT, if the firmware is to commit decoders.
+    pub dsdt: Option<Table>,
+    /// The registers of the decoders, if the firmware is to commit them.
+    pub programmed: Option<Programmed>,
 }
 
 /// A memory device of a user's own machine.
@@ -168,7 +179,18 @@ impl Learned {
             let srat = self.srat.as_ref().ok_or(AcpiError::Missing("SRAT"))?;
             tables.push(srat::with_hot_pluggable(srat, &ranges)?);
         }
+        let capacities: Vec<_> = config.devices.iter().map(|device| device.capacity).collect();
+        tables.extend(self.firmware(&capacities, config.decoders)?);
         Ok(tables)
+    }
+
+    /// The tables that commit decoders for windows of these capacities, if any are to be committed.
+    fn firmware(&self, capacities: &[u64], decoders: Decoders) -> Result<Vec<Table>, LearnError> {
+        let Some(programmed) = &self.programmed else { return Ok(Vec::new()) };
+        let windows: Vec<_> = self.bars.iter().zip(capacities).map(|(bar, &size)| Bar { size, ..*bar }).collect();
+        let writes = programmed.commit(&windows, decoders == Decoders::Locked);
+        let dsdt = self.dsdt.as_ref().ok_or(AcpiError::Missing("DSDT"))?;
+        Ok(dsdt::with_wide_integers(dsdt).into_iter().chain([ssdt::that_writes(&writes)]).collect())
     }
 
     /// A CEDT that overrides the firmware's and describes a window over each device's BAR.
@@ -180,15 +202,14 @@ impl Learned {
         self.windows(u32::from(topology::HOST_BRIDGE_BUS), capacities)
     }
 
-    /// Like [`Self::cedt_override`] for a user's own machine, with windows of these capacities.
+    /// Like [`Self::overrides`] for a user's own machine, with windows of these capacities.
     ///
     /// # Errors
     /// As [`Self::cedt_override`], or the machine does not have exactly one CXL host bridge.
-    pub fn own_override(&self, capacities: &[u64]) -> Result<Table, LearnError> {
-        match Cedt::parse(&self.cedt)?.bridges.as_slice() {
-            [bridge] => self.windows(bridge.uid, capacities.iter().copied()),
-            bridges => Err(LearnError::Bridges(bridges.len())),
-        }
+    pub fn own_overrides(&self, capacities: &[u64], decoders: Decoders) -> Result<Vec<Table>, LearnError> {
+        let bridge = only_bridge(&self.cedt)?;
+        let cedt = self.windows(bridge.uid, capacities.iter().copied())?;
+        Ok([cedt].into_iter().chain(self.firmware(capacities, decoders)?).collect())
     }
 
     fn windows(&self, uid: u32, capacities: impl Iterator<Item = u64>) -> Result<Table, LearnError> {
@@ -207,6 +228,14 @@ impl Learned {
     }
 }
 
+/// The one host bridge of a CEDT.
+fn only_bridge(cedt: &Table) -> Result<HostBridge, LearnError> {
+    match Cedt::parse(cedt)?.bridges.as_slice() {
+        [bridge] => Ok(*bridge),
+        bridges => Err(LearnError::Bridges(bridges.len())),
+    }
+}
+
 /// Boots the firmware and reads its results. QEMU has exited when this returns. Sockets go to `directory`, logs to `logs`.
 ///
 /// # Errors
@@ -218,14 +247,15 @@ pub fn learn(config: &MachineConfig, directory: &Path, logs: &Path, limit: Durat
     command.args(topology::arguments(config, &sockets, None));
     let needs = Needs { folder: directory, devices: &config.devices, drives: &config.drives };
     ask(command, &sockets, needs, logs, limit, |firmware| {
-        let buses = firmware.monitor.execute(&qmp::query_pci {})?;
-        let bars = (0..config.devices.len())
+        let mut found = firmware.functions()?;
+        let functions: Vec<_> = (0..config.devices.len())
             .map(|index| {
                 let port = topology::root_port(index);
-                buses.iter().find_map(|bus| hdm_bar(&bus.devices, &port)).ok_or(LearnError::NoBar(index))
+                let at = found.iter().position(|function| function.port.qdev_id == port);
+                at.map(|at| found.swap_remove(at)).ok_or(LearnError::NoBar(index))
             })
             .collect::<Result<_, _>>()?;
-        firmware.learned(bars)
+        firmware.learned(&functions, config.decoders)
     })
 }
 
@@ -235,6 +265,7 @@ pub fn learn(config: &MachineConfig, directory: &Path, logs: &Path, limit: Durat
 /// As [`learn`], or the machine has no device.
 pub fn learn_own(
     mut command: Command,
+    decoders: Decoders,
     directory: &Path,
     logs: &Path,
     limit: Duration,
@@ -242,21 +273,18 @@ pub fn learn_own(
     let sockets = Sockets::in_directory(directory);
     command.args(topology::monitor(&sockets));
     ask(command, &sockets, Needs::folder(directory), logs, limit, |firmware| {
-        let mut functions = Vec::new();
-        for bus in firmware.monitor.execute(&qmp::query_pci {})? {
-            hdm_functions(bus.devices, &mut functions);
-        }
+        let functions = firmware.functions()?;
         if functions.is_empty() {
             return Err(LearnError::NoDevice);
         }
+        let learned = firmware.learned(&functions, decoders)?;
         let mcfg = firmware.table(b"MCFG", "MCFG")?;
-        let own = functions.iter().enumerate().map(|(index, function)| {
-            let bar = window(function).ok_or(LearnError::NoBar(index))?;
+        let own = functions.iter().zip(&learned.bars).map(|(Function { function, .. }, &bar)| {
             let space = firmware.config_space(&mcfg, function)?;
             Ok(UserDevice { bar, capacity: dvsec::hdm_capacity(&space).filter(|&capacity| capacity != 0) })
         });
-        let own: Vec<_> = own.collect::<Result<_, LearnError>>()?;
-        Ok((firmware.learned(own.iter().map(|own| own.bar).collect())?, own))
+        let own = own.collect::<Result<_, LearnError>>()?;
+        Ok((learned, own))
     })
 }
 
@@ -325,13 +353,61 @@ impl Firmware {
         }
     }
 
-    fn learned(&mut self, bars: Vec<Bar>) -> Result<Learned, LearnError> {
+    /// The memory devices, in bus order.
+    fn functions(&mut self) -> Result<Vec<Function>, LearnError> {
+        let mut functions = Vec::new();
+        for bus in self.monitor.execute(&qmp::query_pci {})? {
+            functions_below(None, bus.devices, &mut functions);
+        }
+        Ok(functions)
+    }
+
+    fn learned(&mut self, functions: &[Function], decoders: Decoders) -> Result<Learned, LearnError> {
         let srat = match self.find(b"SRAT", "SRAT") {
             Ok(table) => Some(table),
             Err(FindError::Acpi(_)) => None,
             Err(FindError::Read(error)) => return Err(error),
         };
-        Ok(Learned { bars, cedt: self.table(b"CEDT", "CEDT")?, srat })
+        let bar =
+            |(index, function): (usize, &Function)| bar(&function.function, HDM_BAR).ok_or(LearnError::NoBar(index));
+        let bars = functions.iter().enumerate().map(bar).collect::<Result<_, _>>()?;
+        let cedt = self.table(b"CEDT", "CEDT")?;
+        let (dsdt, programmed) = match decoders {
+            Decoders::Open => (None, None),
+            Decoders::Committed | Decoders::Locked => (Some(self.dsdt()?), Some(self.programmed(&cedt, functions)?)),
+        };
+        Ok(Learned { bars, cedt, srat, dsdt, programmed })
+    }
+
+    fn dsdt(&mut self) -> Result<Table, LearnError> {
+        let address = dsdt::address(&self.table(b"FACP", "FACP")?)?;
+        let length = acpi::table_length(&self.read(address, acpi::HEADER)?)?;
+        Ok(Table::parse(&self.read(address, length)?)?)
+    }
+
+    /// Finds the registers of the decoders of the host bridge and of these devices.
+    fn programmed(&mut self, cedt: &Table, functions: &[Function]) -> Result<Programmed, LearnError> {
+        let bridge = Structure::find(only_bridge(cedt)?.base, |address| self.read32(address))?
+            .filter(|bridge| bridge.count >= functions.len())
+            .ok_or(LearnError::Decoders("the host bridge has none, or too few"))?;
+        let mcfg = self.table(b"MCFG", "MCFG")?;
+        let endpoint = |Function { port, function }: &Function| {
+            let lacks = |what| LearnError::Decoders(what);
+            let space = self.config_space(&mcfg, function)?;
+            let (control, enabled) = dvsec::control(&space).ok_or_else(|| lacks("a device has no CXL DVSEC"))?;
+            let registers = dvsec::component_registers(&space)
+                .and_then(|(number, offset)| bar(function, number.into())?.address.checked_add(offset));
+            let registers = registers.ok_or_else(|| lacks("a device has no component registers"))?;
+            let decoders = Structure::find(registers, |address| self.read32(address))?;
+            let space = self.config_space(&mcfg, port)?;
+            Ok(Endpoint {
+                decoders: decoders.ok_or_else(|| lacks("a device has none"))?,
+                control: (self.config_address(&mcfg, function)?.wrapping_add(control), enabled),
+                port: dvsec::port_number(&space).ok_or_else(|| lacks("a root port has no number"))?,
+            })
+        };
+        let endpoints = functions.iter().map(endpoint).collect::<Result<_, LearnError>>()?;
+        Ok(Programmed { bridge, endpoints })
     }
 
     fn table(&mut self, signature: &[u8; 4], name: &'static str) -> Result<Table, LearnError> {
@@ -345,11 +421,22 @@ impl Firmware {
         find_table(signature, name, |address, length| self.read(address, length))
     }
 
-    /// Reads a function's configuration space through the memory-mapped area (ECAM).
-    fn config_space(&mut self, mcfg: &Table, function: &qmp::PciDeviceInfo) -> Result<Vec<u8>, LearnError> {
+    /// The address of a function's memory-mapped configuration space (ECAM).
+    fn config_address(&mut self, mcfg: &Table, function: &qmp::PciDeviceInfo) -> Result<u64, LearnError> {
         let number = |number: i64| u8::try_from(number).unwrap_or(u8::MAX);
-        let at = mcfg::config_space(mcfg, number(function.bus), number(function.slot), number(function.function))?;
+        Ok(mcfg::config_space(mcfg, number(function.bus), number(function.slot), number(function.function))?)
+    }
+
+    /// Reads a function's configuration space.
+    fn config_space(&mut self, mcfg: &Table, function: &qmp::PciDeviceInfo) -> Result<Vec<u8>, LearnError> {
+        let at = self.config_address(mcfg, function)?;
         self.read(at, dvsec::CONFIG_SPACE)
+    }
+
+    /// Reads a register. QEMU's host bridge answers no wider reads.
+    fn read32(&mut self, address: u64) -> Result<u32, LearnError> {
+        let bytes = self.read(address, 4)?;
+        Ok(bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)))
     }
 
     /// Reads guest memory through a file.
@@ -366,35 +453,28 @@ impl Firmware {
     }
 }
 
-/// The window of the memory device behind the root port of this name.
-fn hdm_bar(devices: &[qmp::PciDeviceInfo], port: &str) -> Option<Bar> {
-    devices.iter().find_map(|device| {
-        let below = device.pci_bridge.as_ref()?.devices.as_deref()?;
-        if device.qdev_id != port {
-            return hdm_bar(below, port);
-        }
-        below.iter().find_map(window)
-    })
+/// A memory device and the port above it.
+struct Function {
+    port: qmp::PciDeviceInfo,
+    function: qmp::PciDeviceInfo,
 }
 
-/// All memory devices at or below these.
-fn hdm_functions(devices: Vec<qmp::PciDeviceInfo>, found: &mut Vec<qmp::PciDeviceInfo>) {
+/// All memory devices below ports, at or below these functions.
+fn functions_below(port: Option<&qmp::PciDeviceInfo>, devices: Vec<qmp::PciDeviceInfo>, found: &mut Vec<Function>) {
     for mut device in devices {
         let below = device.pci_bridge.as_mut().and_then(|bridge| bridge.devices.take());
-        if is_memory_device(&device) {
-            found.push(device);
+        functions_below(Some(&device), below.unwrap_or_default(), found);
+        if let Some(port) = port
+            && (device.id.vendor, device.id.device) == DEVICE_ID
+        {
+            found.push(Function { port: port.clone(), function: device });
         }
-        hdm_functions(below.unwrap_or_default(), found);
     }
 }
 
-fn is_memory_device(function: &qmp::PciDeviceInfo) -> bool {
-    (function.id.vendor, function.id.device) == DEVICE_ID
-}
-
-/// The window of a function, if it is a memory device.
-fn window(function: &qmp::PciDeviceInfo) -> Option<Bar> {
-    let region = function.regions.iter().find(|region| is_memory_device(function) && region.bar == HDM_BAR)?;
+/// A BAR of a function that has an address.
+fn bar(function: &qmp::PciDeviceInfo, number: i64) -> Option<Bar> {
+    let region = function.regions.iter().find(|region| region.bar == number)?;
     // The monitor reports -1 for a BAR without an address.
     let address = u64::try_from(region.address).ok().filter(|&address| address != 0)?;
     Some(Bar { address, size: u64::try_from(region.size).ok()? })

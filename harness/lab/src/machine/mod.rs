@@ -1,7 +1,7 @@
 //! Runs QEMU: configuration, boot, monitor and console.
 //!
 //! - [`config`]: the machine's configuration; [`topology`] turns it into QEMU's arguments.
-//! - [`learn`]: the firmware-only boot that finds the BARs and the CEDT.
+//! - [`learn`]: the firmware-only boot that finds the BARs and the CEDT. [`decoders`]: those that the firmware commits.
 //! - [`boot`]: the kernel boot, with [`Machine`](boot::Machine).
 //! - [`launch`]: both boots in one call.
 //! - [`console`]: finds trouble on the guest's console.
@@ -13,6 +13,7 @@ mod address_space;
 pub mod boot;
 pub mod config;
 pub mod console;
+pub mod decoders;
 mod dvsec;
 pub mod hang;
 pub mod kvm;

@@ -7,6 +7,7 @@ use cxl_cram_device::{serve::ServeArgs, store::Codec};
 use cxl_cram_kit::size::exact_bytes;
 
 use crate::machine::config::Domain;
+use crate::machine::decoders::Decoders;
 
 /// A device that a scenario asks for.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,8 @@ pub struct MachineShape {
     /// The proximity domains that the firmware gives the windows of the first devices; usually none, and Linux
     /// assigns them.
     pub domains: &'static [Domain],
+    /// Whether the firmware commits the decoders, each to its device's whole window.
+    pub decoders: Decoders,
     /// A disk that the guest may write, MiB: the next of /dev/vda, /dev/vdb.
     pub scratch_mib: Option<u64>,
     /// Whether the guest has the selftests of its kernel's tree, see [`Need::Selftests`](crate::lab::need::Need::Selftests).
@@ -92,6 +95,7 @@ impl MachineShape {
         processors: 2,
         corpus: false,
         domains: &[],
+        decoders: Decoders::Open,
         scratch_mib: None,
         selftests: false,
         restarts: false,

@@ -106,6 +106,7 @@ pub(crate) fn machine(qemu: QemuCommand, shape: &MachineShape, overrides: &Overr
     machine.restarts = shape.restarts;
     machine.machine_checks = shape.machine_checks;
     machine.domains = shape.domains.to_vec();
+    machine.decoders = shape.decoders;
     machine
 }
 

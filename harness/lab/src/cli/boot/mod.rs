@@ -18,6 +18,7 @@ use super::machine::MachineArgs;
 use crate::guest::client::{ENDLESS, Guest, GuestError};
 use crate::guest::program::Next;
 use crate::lab::catalog::Catalog;
+use crate::machine::decoders::Decoders;
 use crate::machine::launch::{LaunchError, Launched, start};
 use crate::machine::terminal::Terminal;
 use crate::play::artifacts;
@@ -50,6 +51,7 @@ Examples:
   cxl-cram-harness boot --capacity 1G --physical 256M --codec zstd:3
   cxl-cram-harness boot --shape watermark          the device and machine of that scenario
   cxl-cram-harness boot -c 'cxl list -M'
+  cxl-cram-harness boot --decoders committed       as a BIOS leaves CXL memory: region0 is there
   cxl-cram-harness boot --overlay tests/ -c /opt/test
   cxl-cram-harness boot --gdb                      wait for gdb, and print the line that starts it
   git bisect run cxl-cram-harness boot --kernel-tree . --script reproduce.sh
@@ -92,6 +94,10 @@ pub(super) struct BootArgs {
     /// Compress with lz4, zstd, zstd:LEVEL, adaptive or adaptive:LEVEL [default: lz4]
     #[arg(long, value_name = "CODEC")]
     codec: Option<Codec>,
+
+    /// How Linux finds the HDM decoders [default: open]
+    #[arg(long, value_enum, value_name = "STATE")]
+    decoders: Option<Decoders>,
 
     /// Add this folder's files to the guest's root: FOLDER/opt/test becomes /opt/test; may be given more than once
     #[arg(long, value_name = "FOLDER")]
@@ -196,7 +202,8 @@ fn prepared(args: &BootArgs, devices: &[DeviceShape], machine: &MachineShape) ->
         (Some(folder), _) => std::path::absolute(folder).context("cannot resolve the artifact folder")?,
         (None, temporary) => temporary.as_ref().map(|folder| folder.path().to_owned()).unwrap_or_default(),
     };
-    let machine = MachineShape { selftests: true, ..*machine };
+    let decoders = args.decoders.unwrap_or(machine.decoders);
+    let machine = MachineShape { selftests: true, decoders, ..*machine };
     let mut stage = Stage::set(devices, &machine, &args.machine.overrides(), &provisioned, &artifacts)?;
     stage.launch.initramfs.tools.extend_from_slice(&args.overlay);
     if args.gdb.is_some() {

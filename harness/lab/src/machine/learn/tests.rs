@@ -80,7 +80,7 @@ fn config(capacity: u64) -> MachineConfig {
 #[test]
 fn the_window_lies_over_the_bar_and_is_smaller() {
     let bar = Bar { address: 0xff_4000_0000, size: 1 << 30 };
-    let learned = Learned { bars: vec![bar], cedt: cedt(), srat: None };
+    let learned = Learned { bars: vec![bar], cedt: cedt(), srat: None, dsdt: None, programmed: None };
     let table = learned.cedt_override(&config(512 << 20)).unwrap();
     assert_eq!(table.header.oem_revision, 2);
     let made = Cedt::parse(&table).unwrap();
@@ -94,7 +94,7 @@ fn the_window_lies_over_the_bar_and_is_smaller() {
 fn a_window_with_its_own_domain_is_in_the_srat() {
     let bar = Bar { address: 0xff_4000_0000, size: 1 << 30 };
     let srat = table(b"SRAT", vec![0; 12]);
-    let mut learned = Learned { bars: vec![bar], cedt: cedt(), srat: Some(srat.clone()) };
+    let mut learned = Learned { bars: vec![bar], cedt: cedt(), srat: Some(srat.clone()), dsdt: None, programmed: None };
     let mut config = config(512 << 20);
     assert_eq!(learned.overrides(&config).unwrap().len(), 1);
     config.domains = vec![Domain { latency_ns: 300, bandwidth_gib: 8 }];
@@ -106,7 +106,13 @@ fn a_window_with_its_own_domain_is_in_the_srat() {
 
 #[test]
 fn a_cedt_without_the_host_bridge_is_refused() {
-    let learned = Learned { bars: Vec::new(), cedt: Cedt::default().to_table(cedt().header), srat: None };
+    let learned = Learned {
+        bars: Vec::new(),
+        cedt: Cedt::default().to_table(cedt().header),
+        srat: None,
+        dsdt: None,
+        programmed: None,
+    };
     assert!(matches!(learned.cedt_override(&config(1 << 30)), Err(LearnError::NoBridge(12))));
 }
 
@@ -136,13 +142,34 @@ fn a_bar_is_found_behind_its_own_port_and_only_with_an_address() {
     };
     let devices: Vec<qmp::PciDeviceInfo> =
         serde_json::from_value(serde_json::json!([port("rp0", -1), port("rp1", 0x1_0000_0000_i64)])).unwrap();
-    assert_eq!(hdm_bar(&devices, "rp0"), None);
-    assert_eq!(hdm_bar(&devices, "rp1"), Some(Bar { address: 0x1_0000_0000, size: 1 << 30 }));
-    assert_eq!(hdm_bar(&devices, "rp2"), None);
     let mut found = Vec::new();
-    hdm_functions(devices, &mut found);
-    let windows: Vec<_> = found.iter().map(|function| window(function).map(|bar| bar.address)).collect();
-    assert_eq!(windows, [None, Some(0x1_0000_0000)], "a device without an address is found, so it can be reported");
+    functions_below(None, devices, &mut found);
+    let ports: Vec<_> = found.iter().map(|function| function.port.qdev_id.as_str()).collect();
+    assert_eq!(ports, ["rp0", "rp1"]);
+    let windows: Vec<_> = found.iter().map(|function| bar(&function.function, HDM_BAR)).collect();
+    let window = Bar { address: 0x1_0000_0000, size: 1 << 30 };
+    assert_eq!(windows, [None, Some(window)], "a device without an address is found, so it can be reported");
+    assert_eq!(bar(&found[0].function, 0), Some(Bar { address: 4096, size: 4096 }));
+    assert_eq!(bar(&found[0].function, 4), None);
+}
+
+#[test]
+fn firmware_that_commits_decoders_has_a_table_for_it() {
+    let bar = Bar { address: 0xff_4000_0000, size: 1 << 30 };
+    let structure = |address| Structure { address, count: 4 };
+    let endpoint = Endpoint { decoders: structure(0xfe80_1200), control: (0xb0e0_010c, 2), port: 0 };
+    let programmed = Programmed { bridge: structure(0x3_c000_1110), endpoints: vec![endpoint] };
+    let mut learned = Learned { bars: vec![bar], cedt: cedt(), srat: None, dsdt: None, programmed: None };
+    let tables = learned.own_overrides(&[512 << 20], Decoders::Committed).unwrap();
+    assert_eq!(tables.len(), 1, "without the registers there is nothing to write");
+    let committed = programmed.commit(&[Bar { size: 512 << 20, ..bar }], false);
+    learned.programmed = Some(programmed);
+    learned.dsdt = Some(table(b"DSDT", vec![1, 2, 3]));
+    let tables = learned.own_overrides(&[512 << 20], Decoders::Committed).unwrap();
+    assert_eq!(tables[1].header.revision, 2, "AML must reach registers above 4 GiB");
+    assert_eq!(tables[2], ssdt::that_writes(&committed));
+    let locked = learned.own_overrides(&[512 << 20], Decoders::Locked).unwrap();
+    assert_ne!(locked[2], tables[2]);
 }
 
 #[test]
@@ -162,8 +189,8 @@ fn a_window_has_the_capacity_reported_by_its_device_or_given() {
 #[test]
 fn every_window_of_a_users_machine_has_its_own_size() {
     let bars = [0xff_4000_0000, 0xff_8000_0000].map(|address| Bar { address, size: 1 << 30 });
-    let learned = Learned { bars: bars.to_vec(), cedt: cedt(), srat: None };
-    let made = Cedt::parse(&learned.own_override(&[768 << 20, 256 << 20]).unwrap()).unwrap();
+    let learned = Learned { bars: bars.to_vec(), cedt: cedt(), srat: None, dsdt: None, programmed: None };
+    let made = Cedt::parse(&learned.own_overrides(&[768 << 20, 256 << 20], Decoders::Open).unwrap()[0]).unwrap();
     let sizes: Vec<_> = made.windows.iter().map(|window| window.size).collect();
     assert_eq!(sizes, [768 << 20, 256 << 20]);
 }
