@@ -32,6 +32,7 @@ mod events;
 mod firmware;
 mod hotplug;
 mod integrity;
+mod kexec;
 mod killed;
 mod machine_check;
 mod media_operations;
@@ -41,6 +42,8 @@ mod mode_switches;
 mod online;
 mod performance;
 mod poison;
+mod precommitted;
+mod precommitted_locked;
 mod private_isolation;
 mod private_lifecycle;
 mod private_owners;
@@ -95,6 +98,7 @@ const SCENARIOS: &[&Scenario] = &[
     &firmware::SCENARIO,
     &hotplug::SCENARIO,
     &integrity::SCENARIO,
+    &kexec::SCENARIO,
     &killed::SCENARIO,
     &machine_check::SCENARIO,
     &media_operations::SCENARIO,
@@ -104,6 +108,8 @@ const SCENARIOS: &[&Scenario] = &[
     &online::SCENARIO,
     &performance::SCENARIO,
     &poison::SCENARIO,
+    &precommitted::SCENARIO,
+    &precommitted_locked::SCENARIO,
     &private_isolation::SCENARIO,
     &private_lifecycle::SCENARIO,
     &private_owners::SCENARIO,

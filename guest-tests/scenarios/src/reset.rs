@@ -86,22 +86,8 @@ fn state(lab: &Lab, (vector, inject): (u16, Inject), heard: bool) -> Result<Valu
     let interrupts = lab.interrupts(&[vector])?[0] - before;
     Ok(json!({
         "decoders the kernel holds committed": believed,
-        "decoder 0 of the device is": if committed(lab)? { "committed" } else { "not committed" },
+        "decoder 0 of the device is": if lab.decoder_control(0)? & 1 << 10 != 0 { "committed" } else { "not committed" },
         "media normal": health[0]["health"]["media_normal"],
         "interrupts of an event": interrupts,
     }))
-}
-
-/// Bit 10 of decoder 0's control register, from Get Log (0401h) of the component state dump: the HDM decoder structure
-/// follows a header of 40h bytes.
-fn committed(lab: &Lab) -> Result<bool> {
-    const DUMP: &str = "b3fab4cf01b64332943e5e9962f23567";
-    const CONTROL: usize = 0x40 + 0x20;
-    let memdev = lab.memdev(0)?;
-    let log = lab.json(&format!(
-        "cxl-cram-guest cxl-raw --memdev {memdev} --allow-all --opcode 0x0401 --payload-hex {DUMP}00000000d0000000"
-    ))?;
-    ensure!(log["return_code"] == 0, "the component state dump cannot be read: {log}");
-    let hex = log["payload_hex"].as_str().and_then(|hex| hex.get(CONTROL * 2..CONTROL * 2 + 4)).context("no dump")?;
-    Ok(u16::from_str_radix(hex, 16)?.swap_bytes() & 1 << 10 != 0)
 }

@@ -138,6 +138,15 @@ pub enum Call {
     Sync,
     /// Restarts the guest. The answer comes first.
     Reboot,
+    /// Starts another kernel in place of this one, without firmware in between. The answer comes first.
+    Kexec {
+        /// Absolute path of a bzImage.
+        kernel: String,
+        /// Absolute path of its initramfs.
+        initrd: String,
+        /// Its command line.
+        append: String,
+    },
     /// Powers the guest off. The answer comes first.
     PowerOff,
 }

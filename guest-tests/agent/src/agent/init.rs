@@ -1,7 +1,9 @@
 //! Process 1: mounts the kernel's file systems, starts the agent, and reaps processes.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
@@ -59,7 +61,7 @@ pub fn init() -> io::Result<Infallible> {
 /// Mounts a file system, creating the target first.
 pub(super) fn mount_at(source: &str, target: &Path, fstype: &str, flags: MountFlags, options: &str) -> io::Result<()> {
     fs::create_dir_all(target)?;
-    let options = std::ffi::CString::new(options)?;
+    let options = CString::new(options)?;
     Ok(mount(source, target, fstype, flags, Some(options.as_c_str()))?)
 }
 
@@ -73,6 +75,24 @@ pub(super) fn power_off() -> io::Result<()> {
 pub(super) fn restart() -> io::Result<()> {
     rustix::fs::sync();
     Ok(reboot(RebootCommand::Restart)?)
+}
+
+/// Loads a kernel, which [`jump`] starts.
+pub(super) fn load_kernel(kernel: &Path, initrd: &Path, append: &str) -> io::Result<()> {
+    let (kernel, initrd) = (fs::File::open(kernel)?, fs::File::open(initrd)?);
+    let append = CString::new(append)?;
+    let length = append.as_bytes_with_nul().len();
+    // SAFETY: the descriptors are open, and `length` bytes are readable at the command line's address.
+    let loaded = unsafe {
+        libc::syscall(libc::SYS_kexec_file_load, kernel.as_raw_fd(), initrd.as_raw_fd(), length, append.as_ptr(), 0)
+    };
+    if loaded == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Starts the kernel that was loaded.
+pub(super) fn jump() -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(reboot(RebootCommand::Kexec)?)
 }
 
 /// Writes a line to the console, through the kernel's log if there is one.

@@ -143,6 +143,11 @@ impl Agent {
                 Ok(Reply::Nothing)
             }
             Call::Reboot => self.leave(id, init::restart),
+            Call::Kexec { kernel, initrd, append } => {
+                init::load_kernel(Path::new(&kernel), Path::new(&initrd), &append)
+                    .map_err(|error| Failure::io(format_args!("load the kernel {kernel}"), &error))?;
+                self.leave(id, init::jump)
+            }
             Call::PowerOff => self.leave(id, init::power_off),
             Call::Hello | Call::Spawn(_) | Call::Stdin { .. } | Call::CloseStdin { .. } | Call::Kill { .. } => {
                 Err(Failure::new("this call must be handled in order, not in a thread"))

@@ -299,6 +299,16 @@ impl Guest {
         self.wait_hello(limit)
     }
 
+    /// Starts another kernel in place of the guest's and waits until its agent is back.
+    ///
+    /// # Errors
+    /// The guest's kernel refuses it, or the agent does not come back within `limit`.
+    pub fn kexec(&self, kernel: &str, initrd: &str, append: &str, limit: Duration) -> Result<Hello, GuestError> {
+        let call = Call::Kexec { kernel: kernel.into(), initrd: initrd.into(), append: append.into() };
+        self.done("start another kernel", call, limit)?;
+        self.wait_hello(limit)
+    }
+
     /// Makes a call. `what` names it in errors.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::machine_check::MachineChecks;
 use super::{LIMIT, Lab};
 use crate::machine::launch::launch;
-use crate::rig::stage::BOOT_LIMIT;
+use crate::rig::stage::{BOOT_LIMIT, second_kernel};
 
 impl Lab {
     /// Kills QEMU, as an operator or the OOM killer would, and waits for its end.
@@ -50,6 +50,22 @@ impl Lab {
         // The guest is gone before it can answer.
         let _ = self.guest.run(&["sh", "-c", "echo b > /proc/sysrq-trigger"], BOOT_LIMIT);
         self.kernel = self.guest.wait_hello(BOOT_LIMIT)?.kernel;
+        Ok(())
+    }
+
+    /// Starts the guest's kernel anew by kexec: the machine is not reset, and no firmware runs. The machine's shape must have a
+    /// [`second_kernel`](crate::rig::shape::MachineShape::second_kernel). Drop everything that holds memory or a trace first.
+    pub fn kexec(&mut self) -> Result<()> {
+        let [kernel, initrd] = second_kernel(&self.launch.kernel, &self.launch.artifacts);
+        for (image, copy) in [(&kernel, "/tmp/kernel"), (&initrd, "/tmp/initrd")] {
+            let number = self.config.drives.iter().position(|drive| drive.image == *image);
+            let number = number.context("the machine has no second kernel; ask for one in its shape")?;
+            let letter = char::from(b'a' + u8::try_from(number).context("too many drives")?);
+            // The call takes files, not disks.
+            self.sh(&format!("cat /dev/vd{letter} > {copy}"))?;
+        }
+        let append = self.guest.read_text("/proc/cmdline")?;
+        self.kernel = self.guest.kexec("/tmp/kernel", "/tmp/initrd", append.trim(), BOOT_LIMIT)?.kernel;
         Ok(())
     }
 

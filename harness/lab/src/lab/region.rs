@@ -3,7 +3,7 @@
 //! Linux numbers memory devices, decoders and nodes as it finds them. The lab identifies a device's by the address of its
 //! window, never by number.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{LIMIT, Lab};
@@ -49,7 +49,18 @@ impl Lab {
     /// Creates a region of part of a device, with `size` as for `cxl create-region`, for example `-s 256M`.
     pub fn create_region_of(&self, device: usize, size: &str) -> Result<Region> {
         let (memdev, window) = (self.memdev(device)?, self.window(device)?);
-        let listing = self.cxl(&format!("create-region -d {window} -m {memdev} -t ram {size}"))?;
+        self.region(self.cxl(&format!("create-region -d {window} -m {memdev} -t ram {size}"))?)
+    }
+
+    /// Waits for the region that Linux makes by itself of a device's committed decoders, and until its memory is there.
+    pub fn found_region(&self, device: usize) -> Result<Region> {
+        let window = self.window(device)?;
+        let found = |lab: &Lab| Ok(lab.cxl(&format!("list -R -d {window}"))?.get(0).cloned());
+        self.region(self.wait_for("Linux to make a region of the committed decoders", found)?)
+    }
+
+    /// The region of this listing, once its memory is there.
+    fn region(&self, listing: Value) -> Result<Region> {
         let name = listing["region"].as_str().context("the region has no name")?.to_owned();
         let number = |key: &str| listing[key].as_u64().with_context(|| format!("the region has no {key}"));
         let (base, size) = (number("resource")?, number("size")?);
@@ -91,6 +102,21 @@ impl Lab {
         let endpoint = self.cxl(&format!("list -E -m {memdev}"))?;
         let decoders = self.cxl(&format!("list -D -d endpoint -m {memdev}"))?;
         Ok(json!({ "committed": endpoint[0]["decoders_committed"], "decoders": pick(&decoders, FIELDS) }))
+    }
+
+    /// The control register of a device's first decoder (CXL 3.1, 8.2.4.20.7), as the device has it: from Get Log (0401h) of the
+    /// component state dump, in which the HDM decoder structure follows a header of 40h bytes.
+    pub fn decoder_control(&self, device: usize) -> Result<u32> {
+        const DUMP: &str = "b3fab4cf01b64332943e5e9962f23567";
+        const CONTROL: usize = 0x40 + 0x20;
+        let memdev = self.memdev(device)?;
+        let log = self.json(&format!(
+            "cxl-cram-guest cxl-raw --memdev {memdev} --allow-all --opcode 0x0401 --payload-hex {DUMP}00000000d0000000"
+        ))?;
+        ensure!(log["return_code"] == 0, "the component state dump cannot be read: {log}");
+        let hex =
+            log["payload_hex"].as_str().and_then(|hex| hex.get(CONTROL * 2..CONTROL * 2 + 8)).context("no dump")?;
+        Ok(u32::from_str_radix(hex, 16)?.swap_bytes())
     }
 
     /// The guest's name for a device's PCI function: the one whose BAR2 is at the device's window.

@@ -144,7 +144,7 @@ pub fn start(config: &MachineConfig, launch: &Launch) -> Result<Started, LaunchE
 
     let mut initramfs = launch.initramfs.clone();
     initramfs.tables.extend(learned.overrides(config)?);
-    let initrd = launch.artifacts.join("initrd.img");
+    let initrd = initrd(&launch.artifacts);
     let bytes = initramfs.build()?;
     let size = bytes.len() as u64;
     if needed(size) > config.memory {
@@ -187,6 +187,11 @@ impl Started {
     }
 }
 
+/// The file that has a machine's initramfs.
+pub(crate) fn initrd(artifacts: &Path) -> PathBuf {
+    artifacts.join("initrd.img")
+}
+
 /// Memory that a guest needs for an initramfs of this size, in bytes. The archive and its unpacked files exist at the same
 /// time, and Linux gives the files at most half of the memory.
 fn needed(initrd: u64) -> u64 {
@@ -206,7 +211,8 @@ fn learn_once(config: &MachineConfig, logs: &Path) -> Result<Learned, LaunchErro
     Ok(learned)
 }
 
-/// Everything that the firmware sees of a machine: the QEMU command without file names, and the devices' capacities.
+/// Everything that the firmware sees of a machine, and what is asked of it: the QEMU command without file names, the devices'
+/// capacities, and whether the decoders' registers are wanted.
 fn shape(config: &MachineConfig) -> Vec<OsString> {
     let mut nameless = config.clone();
     nameless.devices.iter_mut().for_each(|device| device.socket = PathBuf::new());
@@ -216,6 +222,7 @@ fn shape(config: &MachineConfig) -> Vec<OsString> {
     shape.extend(qemu.get_args().map(OsString::from));
     shape.extend(topology::arguments(&nameless, &Sockets::in_directory(Path::new("")), None));
     shape.extend(config.devices.iter().map(|device| device.capacity.to_string().into()));
+    shape.push(format!("{:?}", config.decoders).into());
     shape
 }
 
@@ -235,6 +242,7 @@ mod tests {
 
     use super::*;
     use crate::machine::config::Device;
+    use crate::machine::decoders::Decoders;
 
     #[test]
     fn a_machine_is_known_by_what_its_firmware_sees_not_by_its_files() {
@@ -247,5 +255,6 @@ mod tests {
         assert_eq!(one, shape(&machine("/b", 1 << 28)));
         assert_ne!(one, shape(&machine("/a", 1 << 29)));
         assert_ne!(one, shape(&MachineConfig { memory: 2 << 30, ..machine("/a", 1 << 28) }));
+        assert_ne!(one, shape(&MachineConfig { decoders: Decoders::Committed, ..machine("/a", 1 << 28) }));
     }
 }

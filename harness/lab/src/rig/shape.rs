@@ -76,6 +76,8 @@ pub struct MachineShape {
     pub decoders: Decoders,
     /// A disk that the guest may write, MiB: the next of /dev/vda, /dev/vdb.
     pub scratch_mib: Option<u64>,
+    /// Whether the guest has its own kernel and initramfs as disks, for [`Lab::kexec`](crate::lab::Lab::kexec).
+    pub second_kernel: bool,
     /// Whether the guest has the selftests of its kernel's tree, see [`Need::Selftests`](crate::lab::need::Need::Selftests).
     pub selftests: bool,
     /// Whether the guest may restart. Otherwise a restart ends the machine.
@@ -97,6 +99,7 @@ impl MachineShape {
         domains: &[],
         decoders: Decoders::Open,
         scratch_mib: None,
+        second_kernel: false,
         selftests: false,
         restarts: false,
         machine_checks: false,

@@ -1,6 +1,10 @@
 //! What a guest is launched on: devices that serve, a machine, its kernel and initramfs.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow};
 use tempfile::TempDir;
@@ -10,7 +14,7 @@ use super::shape::{DeviceShape, MachineShape};
 use crate::guest::initramfs::Initramfs;
 use crate::machine::config;
 use crate::machine::config::{Accel, Drive, MachineConfig, QemuCommand};
-use crate::machine::launch::{Launch, LaunchError};
+use crate::machine::launch::{self, Launch, LaunchError};
 use crate::process::sockets;
 use crate::provision::Provisioned;
 
@@ -73,6 +77,12 @@ impl Stage {
                 .with_context(|| format!("cannot make {}", image.display()))?;
             machine.drives.push(Drive { image, writable: true });
         }
+        if shape.second_kernel {
+            let [kernel, initrd] = second_kernel(&provisioned.kernel.image, artifacts);
+            // Written when the machine is launched, with what its firmware has shown.
+            std::fs::File::create(&initrd).with_context(|| format!("cannot make {}", initrd.display()))?;
+            machine.drives.extend([kernel, initrd].map(|image| Drive { image, writable: false }));
+        }
         let selftests = provisioned.kernel.selftests.clone().filter(|_| shape.selftests);
         let launch = Launch {
             kernel: provisioned.kernel.image.clone(),
@@ -95,6 +105,11 @@ impl Stage {
         };
         Ok(Self { devices, machine, launch, run })
     }
+}
+
+/// The kernel and the initramfs that the guest has as disks, to start them itself.
+pub(crate) fn second_kernel(kernel: &Path, artifacts: &Path) -> [PathBuf; 2] {
+    [kernel.to_owned(), launch::initrd(artifacts)]
 }
 
 /// The machine of a shape, without its devices and disks.
