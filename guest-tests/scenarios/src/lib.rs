@@ -57,6 +57,7 @@ mod region;
 mod reset;
 mod selftests_cram;
 mod selftests_private_nodes;
+mod soft_reserved;
 mod two_devices;
 mod two_regions;
 mod watermark;
@@ -123,6 +124,7 @@ const SCENARIOS: &[&Scenario] = &[
     &reset::SCENARIO,
     &selftests_cram::SCENARIO,
     &selftests_private_nodes::SCENARIO,
+    &soft_reserved::SCENARIO,
     &two_devices::SCENARIO,
     &two_regions::SCENARIO,
     &watermark::SCENARIO,

@@ -97,6 +97,8 @@ pub struct MachineConfig {
     pub domains: Vec<Domain>,
     /// Whether the firmware commits the decoders.
     pub decoders: Decoders,
+    /// Let the kernel take the windows for soft-reserved memory, as if the firmware's memory map said so.
+    pub soft_reserved: bool,
     /// Drives, in this order.
     pub drives: Vec<Drive>,
     /// Let the guest restart. Otherwise a restart, and so a panic, ends QEMU.
@@ -175,6 +177,7 @@ impl MachineConfig {
             devices: Vec::new(),
             domains: Vec::new(),
             decoders: Decoders::Open,
+            soft_reserved: false,
             drives: Vec::new(),
             restarts: false,
             machine_checks: false,
@@ -229,6 +232,7 @@ impl fmt::Debug for MachineConfig {
             .field("devices", &self.devices)
             .field("domains", &self.domains)
             .field("decoders", &self.decoders)
+            .field("soft_reserved", &self.soft_reserved)
             .field("drives", &self.drives)
             .field("restarts", &self.restarts)
             .field("machine_checks", &self.machine_checks)

@@ -156,7 +156,7 @@ pub fn start(config: &MachineConfig, launch: &Launch) -> Result<Started, LaunchE
     let boot = Boot {
         kernel: launch.kernel.clone(),
         initrd,
-        append: launch.append.clone(),
+        append: format!("{}{}", launch.append, soft_reserved(config, &learned)),
         expected: launch.expected.clone(),
         terminal: launch.terminal.clone(),
         debugger: launch.debugger,
@@ -185,6 +185,16 @@ impl Started {
         let times = Times { learn, initramfs, boot: begin.elapsed() };
         Ok(Launched { machine, guest, hello, learned, times })
     }
+}
+
+/// The kernel's arguments that mark the windows as soft-reserved, if they are to be: memory for a specific purpose (UEFI 2.10,
+/// section 7.2.3), which a driver gives out. SeaBIOS has no way to say so in its memory map.
+fn soft_reserved(config: &MachineConfig, learned: &Learned) -> String {
+    const SOFT_RESERVED: u32 = 0xefff_ffff;
+    let windows = learned.bars.iter().zip(&config.devices).filter(|_| config.soft_reserved);
+    windows
+        .map(|(bar, device)| format!(" memmap={:#x}%{:#x}+{SOFT_RESERVED:#x}", device.capacity, bar.address))
+        .collect()
 }
 
 /// The file that has a machine's initramfs.
@@ -255,6 +265,7 @@ mod tests {
         assert_eq!(one, shape(&machine("/b", 1 << 28)));
         assert_ne!(one, shape(&machine("/a", 1 << 29)));
         assert_ne!(one, shape(&MachineConfig { memory: 2 << 30, ..machine("/a", 1 << 28) }));
+        assert_eq!(one, shape(&MachineConfig { soft_reserved: true, ..machine("/a", 1 << 28) }));
         assert_ne!(one, shape(&MachineConfig { decoders: Decoders::Committed, ..machine("/a", 1 << 28) }));
     }
 }

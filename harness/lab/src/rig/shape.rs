@@ -74,6 +74,8 @@ pub struct MachineShape {
     pub domains: &'static [Domain],
     /// Whether the firmware commits the decoders, each to its device's whole window.
     pub decoders: Decoders,
+    /// Whether the kernel takes the windows for soft-reserved memory.
+    pub soft_reserved: bool,
     /// A disk that the guest may write, MiB: the next of /dev/vda, /dev/vdb.
     pub scratch_mib: Option<u64>,
     /// Whether the guest has its own kernel and initramfs as disks, for [`Lab::kexec`](crate::lab::Lab::kexec).
@@ -98,6 +100,7 @@ impl MachineShape {
         corpus: false,
         domains: &[],
         decoders: Decoders::Open,
+        soft_reserved: false,
         scratch_mib: None,
         second_kernel: false,
         selftests: false,

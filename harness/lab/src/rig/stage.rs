@@ -122,6 +122,7 @@ pub(crate) fn machine(qemu: QemuCommand, shape: &MachineShape, overrides: &Overr
     machine.machine_checks = shape.machine_checks;
     machine.domains = shape.domains.to_vec();
     machine.decoders = shape.decoders;
+    machine.soft_reserved = shape.soft_reserved;
     machine
 }
 
