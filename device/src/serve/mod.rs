@@ -5,6 +5,7 @@
 
 mod args;
 mod check;
+pub mod qemu;
 
 use std::{io::Write, os::fd::BorrowedFd, sync::Arc};
 
@@ -255,9 +256,7 @@ fn keep_mounts_private() {
 /// Prints the ready line, with the arguments to paste into QEMU's command line.
 fn announce(args: &ServeArgs) {
     let socket = std::path::absolute(&args.socket).unwrap_or_else(|_| args.socket.clone());
-    let device = serde_json::json!({
-        "driver": "vfio-user-pci", "bus": "rp0", "socket": { "type": "unix", "path": socket },
-    });
+    let device = qemu::vfio_user_pci("rp0", &socket);
     let line = format!(
         "ready: {} promised, {} of media; attach with: -device pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1 \
          -device cxl-rp,port=0,bus=cxl.1,id=rp0,chassis=0,slot=2 -device '{device}'",

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cxl_cram_device::serve::qemu::MESSAGE_TIMEOUT_MS;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Refused with this on standard error, one line, and nothing listens.
@@ -115,6 +116,28 @@ fn a_second_client_is_named_in_the_log() {
     assert!(server.wait().unwrap().success(), "{log}");
     assert_eq!(log.lines().count(), 1, "{log}");
     assert!(log.contains(&format!("pid={}", std::process::id())) && log.contains("one QEMU at a time"), "{log}");
+}
+
+#[test]
+fn the_arguments_for_qemu_keep_a_device_that_stands_still_attached() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_cxl-cram-device"))
+        .args(["serve", "--window", "trap", "--capacity", "256M", "--socket"])
+        .arg(directory.path().join("s"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    assert!(server.wait().unwrap().success());
+    let option = format!("\"x-msg-timeout\":{MESSAGE_TIMEOUT_MS}");
+    assert!(ready.contains(&option), "{ready}");
+    let page = include_str!("../../../docs/attach.md");
+    let attached = page.lines().filter(|line| line.contains("{\"driver\":\"vfio-user-pci\""));
+    assert_eq!(attached.map(|line| line.contains(&option)).collect::<Vec<_>>(), [true], "in docs/attach.md");
+    // QEMU takes a uint32 and hands it on as an int.
+    assert!(i32::try_from(MESSAGE_TIMEOUT_MS).is_ok());
 }
 
 #[test]

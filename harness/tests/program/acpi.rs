@@ -51,8 +51,7 @@ fn acpi(folder: &Path, options: &[&str], devices: &[&Device], machine: &[&str]) 
     command.args(["-device", "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl"]);
     for (port, device) in devices.iter().enumerate() {
         command.args(["-device", &format!("cxl-rp,port={port},bus=cxl,id=rp{port},chassis=0,slot={}", port + 2)]);
-        let socket = serde_json::json!({ "type": "unix", "path": device.socket });
-        let function = serde_json::json!({ "driver": "vfio-user-pci", "bus": format!("rp{port}"), "socket": socket });
+        let function = cxl_cram_device::serve::qemu::vfio_user_pci(&format!("rp{port}"), &device.socket);
         command.args(["-device", &function.to_string()]);
     }
     command.args(machine).output().unwrap()

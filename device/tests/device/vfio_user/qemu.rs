@@ -55,10 +55,8 @@ struct Machine {
 
 /// A machine with the device of this server.
 fn machine(program: &str, rig: &Rig) -> Command {
-    let device = serde_json::json!({
-        "driver": "vfio-user-pci", "bus": "pcie.0", "addr": "5.0",
-        "socket": {"type": "unix", "path": rig.path()},
-    });
+    let mut device = cxl_cram_device::serve::qemu::vfio_user_pci("pcie.0", rig.path());
+    device["addr"] = "5.0".into();
     let mut command = Command::new(program);
     command
         .args(["-M", "q35,memory-backend=mem", "-accel", "qtest", "-qtest", "stdio", "-qtest-log", "none"])

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use cxl_cram_device::serve::qemu::vfio_user_pci;
 use cxl_cram_wire::protocol::PORT_NAME;
 use serde_json::json;
 
@@ -105,12 +106,8 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
         let port = root_port(index);
         let slot = FIRST_SLOT + index;
         add(&["-device", &format!("cxl-rp,id={port},bus=cxl,port={index},chassis=0,slot={slot}")]);
-        let function = json!({
-            "driver": "vfio-user-pci",
-            "id": format!("cxl-mem{index}"),
-            "bus": port,
-            "socket": { "type": "unix", "path": device.socket },
-        });
+        let mut function = vfio_user_pci(&port, &device.socket);
+        function["id"] = json!(format!("cxl-mem{index}"));
         add(&["-device", &function.to_string()]);
     }
 
@@ -211,6 +208,8 @@ mod tests {
             words.iter().filter(|word| word.starts_with('{')).map(|word| serde_json::from_str(word).unwrap()).collect();
         assert_eq!(functions[0]["socket"]["path"], "/s/a\"b");
         assert_eq!(functions[1]["bus"], "rp1");
+        let patient = |function: &serde_json::Value| function["x-msg-timeout"].as_u64() >= Some(30 * 60 * 1000);
+        assert!(functions.iter().all(patient), "a device in a debugger is not given up: {functions:?}");
         assert!(!words.iter().any(|word| word.contains("cxl-fmw")));
         assert!(words.iter().any(|word| word.contains("path=/run/x,,y/agent.sock")));
     }

@@ -48,8 +48,7 @@ impl Machine {
         qemu.args(["-object", "memory-backend-memfd,id=mem,size=64M,share=on"]);
         qemu.args(["-device", "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1"]);
         qemu.args(["-device", "cxl-rp,port=0,bus=cxl.1,id=rp0,chassis=0,slot=2"]);
-        let device =
-            serde_json::json!({"driver": "vfio-user-pci", "bus": "rp0", "socket": {"type": "unix", "path": device}});
+        let device = cxl_cram_device::serve::qemu::vfio_user_pci("rp0", device);
         qemu.arg("-device").arg(device.to_string()).arg("-qtest").arg(format!("unix:{}", socket.display()));
         qemu.args(["-qtest-log", "/dev/null"]);
         qemu.stdin(Stdio::null()).stdout(Stdio::null());
