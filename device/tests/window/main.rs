@@ -5,6 +5,7 @@
 
 mod fuse;
 mod kill;
+mod serving;
 mod support;
 
 use std::{fs::File, process::ExitCode};
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         trials("fuse", fuse::TESTS, no_fuse.is_some()),
         trials("fuse", fuse::TESTS_WITHOUT_FUSE, false),
         trials("kill", kill::TESTS, no_fuse.is_some()),
+        trials("serving", serving::TESTS, no_fuse.is_some()),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -190,12 +190,17 @@ impl Cache {
     }
 
     /// The pages of a range, to be dropped for another reason than room. Reads of these chunks pass until finished.
+    ///
+    /// Chunks with nothing resident and no read waiting are left out, so that a range may be as long as the file: what is
+    /// read of them meanwhile finds room, or waits for the evictor.
     pub(super) fn take(&mut self, pages: &Range<u64>) -> Vec<Leaving> {
-        let known = self.chunks.len();
-        parts(pages)
-            .take_while(|&(chunk, _)| (chunk as usize) < known)
-            .map(|(chunk, mask)| self.leave(chunk, mask))
-            .collect()
+        if pages.is_empty() {
+            return Vec::new();
+        }
+        let chunks = pages.start / CHUNK_PAGES..pages.end.div_ceil(CHUNK_PAGES);
+        let holds = |&(_, state): &(u32, Chunk)| state.pages != 0 || state.parked > 0;
+        let held: Vec<u32> = self.chunks.touched(chunks).filter(holds).map(|(chunk, _)| chunk).collect();
+        held.into_iter().map(|chunk| self.leave(chunk, mask_of(chunk, pages))).collect()
     }
 
     /// Pages of a leaving chunk that were read again meanwhile.
@@ -236,15 +241,17 @@ pub(super) fn share_chunk(one: &Range<u64>, other: &Range<u64>) -> bool {
 
 /// A range of pages cut at chunk borders: chunk and mask of its pages.
 fn parts(pages: &Range<u64>) -> impl Iterator<Item = (u32, u32)> + use<> {
-    let Range { start, end } = *pages;
-    let chunks = if start < end { start / CHUNK_PAGES..end.div_ceil(CHUNK_PAGES) } else { 0..0 };
-    chunks.map(move |chunk| {
-        let first = chunk * CHUNK_PAGES;
-        let from = start.max(first) - first;
-        let to = end.min(first + CHUNK_PAGES) - first;
-        let mask = (u64::from(u32::MAX) >> (CHUNK_PAGES - (to - from))) << from;
-        (chunk as u32, mask as u32)
-    })
+    let pages = pages.clone();
+    let chunks = if pages.is_empty() { 0..0 } else { pages.start / CHUNK_PAGES..pages.end.div_ceil(CHUNK_PAGES) };
+    chunks.map(move |chunk| (chunk as u32, mask_of(chunk as u32, &pages)))
+}
+
+/// The pages of a chunk that are in a range, which has some.
+fn mask_of(chunk: u32, pages: &Range<u64>) -> u32 {
+    let first = u64::from(chunk) * CHUNK_PAGES;
+    let from = pages.start.max(first) - first;
+    let to = pages.end.min(first + CHUNK_PAGES) - first;
+    ((u64::from(u32::MAX) >> (CHUNK_PAGES - (to - from))) << from) as u32
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! A table with an entry for each chunk of the file, allocated in pieces as chunks are touched: a large window that holds
 //! little takes little.
 
+use std::ops::Range;
+
 /// Entries allocated together.
 const LEAF: usize = 512;
 
@@ -17,9 +19,16 @@ impl<T: Copy + Default> Chunks<T> {
         Self { leaves: std::iter::repeat_with(|| None).take(len.div_ceil(LEAF)).collect(), len }
     }
 
-    /// How many entries there are.
-    pub(super) fn len(&self) -> usize {
-        self.len
+    /// The entries of a range that may differ from their default, in order. Skips what was never allocated in pieces, and
+    /// what is past the end.
+    pub(super) fn touched(&self, range: Range<u64>) -> impl Iterator<Item = (u32, T)> + '_ {
+        let end = range.end.min(self.len as u64) as usize;
+        let start = range.start.min(end as u64) as usize;
+        let leaves = self.leaves.iter().enumerate().take(end.div_ceil(LEAF)).skip(start / LEAF);
+        leaves.filter_map(|(number, leaf)| Some((number * LEAF, leaf.as_ref()?))).flat_map(move |(first, leaf)| {
+            let part = start.max(first) - first..(end - first).min(LEAF);
+            part.map(move |at| ((first + at) as u32, leaf[at]))
+        })
     }
 
     /// An entry; none past the end.
@@ -39,5 +48,29 @@ impl<T: Copy + Default> Chunks<T> {
         }
         let leaf = self.leaves[index / LEAF].get_or_insert_with(|| vec![T::default(); LEAF].into());
         Some(&mut leaf[index % LEAF])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_entries_of_touched_pieces_are_found_in_any_range() {
+        let mut chunks = Chunks::<u8>::new(5 * LEAF + 7);
+        for changed in [3, LEAF + 5, 5 * LEAF + 6] {
+            if let Some(entry) = chunks.get_mut(changed as u32) {
+                *entry = 1;
+            }
+        }
+        let changed = |range: Range<u64>| -> Vec<usize> {
+            chunks.touched(range).filter(|(_, entry)| *entry != 0).map(|(index, _)| index as usize).collect()
+        };
+        assert_eq!(changed(0..u64::MAX), [3, LEAF + 5, 5 * LEAF + 6]);
+        assert_eq!(changed(3..4), [3]);
+        assert_eq!(changed(4..(LEAF + 5) as u64), [0_usize; 0]);
+        assert_eq!(changed((5 * LEAF + 6) as u64..u64::MAX), [5 * LEAF + 6]);
+        assert_eq!(chunks.touched(2 * LEAF as u64..5 * LEAF as u64).count(), 0, "never allocated");
+        assert_eq!(chunks.touched(u64::MAX..u64::MAX).count(), 0);
     }
 }
