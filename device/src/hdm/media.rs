@@ -26,7 +26,7 @@ use super::{
 };
 pub use super::{
     crossings::Crossed,
-    poison::{LINE_SIZE, POISON_PATTERN, PoisonRecord, PoisonSource},
+    poison::{LINE_SIZE, POISON_PATTERN, PoisonPage, PoisonRecord, PoisonSource},
     watermark::{Crossing, Threshold, Watermarks},
 };
 use crate::store::{BLOCK_SIZE, Block, Codec, RecompressStep, Recompressed, Store, StoreConfig, StoreError, Usage};
@@ -339,9 +339,28 @@ impl Media {
     }
 
     /// Poisoned runs that overlap a range, ascending, joined where neighbours have one source and cut to the lines the
-    /// range touches.
+    /// range touches; at most so many, which is at least one. Takes time in proportion to the answer: it may end with fewer
+    /// runs and a rest.
+    pub fn poison_page(&self, dpa: Range<u64>, most: usize) -> PoisonPage {
+        self.poison.lock().page(dpa, most)
+    }
+
+    /// All runs of [`Self::poison_page`]. Stores go on meanwhile, so the runs need not be of one moment.
     pub fn poison_list(&self, dpa: Range<u64>) -> Vec<PoisonRecord> {
-        self.poison.lock().list(dpa)
+        let mut all: Vec<PoisonRecord> = Vec::new();
+        let mut rest = Some(dpa.start);
+        while let Some(start) = rest {
+            let page = self.poison_page(start..dpa.end, usize::MAX);
+            let mut records = page.records.into_iter().peekable();
+            if let Some(last) = all.last_mut()
+                && let Some(first) = records.next_if(|first| last.continues(first))
+            {
+                last.length += first.length;
+            }
+            all.extend(records);
+            rest = page.rest;
+        }
+        all
     }
 
     /// Poisons one line (64-byte aligned DPA): its data is lost, loads see the pattern. Injecting twice is no error.

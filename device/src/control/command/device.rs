@@ -12,7 +12,7 @@ use crate::{
         failure::{CommandFailure, FailureError},
         ras::{Correctable, Header, Uncorrectable},
     },
-    hdm::media::{Crossing, LINE_SIZE, Media, MediaError, PoisonRecord, Watermarks},
+    hdm::media::{Crossing, LINE_SIZE, Media, MediaError, PoisonPage, PoisonRecord, Watermarks},
     store::{Codec, Ratio},
     vfio_user::{Interrupts, Stop},
 };
@@ -110,7 +110,12 @@ impl DeviceCommands {
         self.media.set_watermarks(watermarks)
     }
 
-    /// Poisoned runs of a range (DPA).
+    /// Poisoned runs of a range (DPA), at most so many.
+    pub(super) fn poison_page(&self, dpa: Range<u64>, most: usize) -> PoisonPage {
+        self.media.poison_page(dpa, most)
+    }
+
+    /// All poisoned runs of a range (DPA).
     pub(super) fn poison_list(&self, dpa: Range<u64>) -> Vec<PoisonRecord> {
         self.media.poison_list(dpa)
     }

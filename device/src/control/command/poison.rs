@@ -15,11 +15,10 @@ impl Execute for api::QueryPoison {
     fn execute(self, device: &DeviceCommands) -> Result<api::PoisonList, CommandError> {
         let capacity = device.capacity();
         let end = self.start.saturating_add(self.length.unwrap_or(u64::MAX));
-        let records = device.poison_list(self.start.min(capacity)..end.min(capacity));
-        let more = records.get(MAX_RECORDS).map(|next| next.dpa);
+        let page = device.poison_page(self.start.min(capacity)..end.min(capacity), MAX_RECORDS);
         let run =
             |record: PoisonRecord| api::PoisonRun { start: record.dpa, length: record.length, source: record.source };
-        Ok(api::PoisonList { records: records.into_iter().take(MAX_RECORDS).map(run).collect(), more })
+        Ok(api::PoisonList { records: page.records.into_iter().map(run).collect(), more: page.rest })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         events::Log,
         layout::{Layout, field},
     },
-    hdm::media::{LINE_SIZE, MediaError, PoisonRecord},
+    hdm::media::{LINE_SIZE, MediaError, PoisonPage, PoisonRecord},
 };
 
 /// Records that the list holds, as reported by Identify. Linux reads no more than this either (`CXL_POISON_LIST_MAX`). Poison
@@ -118,18 +118,20 @@ pub(super) fn get_poison_list(device: &Arc<DeviceState>, input: &[u8]) -> Outcom
         Some(position) if position.asked == asked => (position.next, position.given),
         _ => (asked.start, 0),
     };
-    let mut records = device.media.poison_list(from..asked.end);
     let left = MAX_RECORDS as usize - given;
+    let PoisonPage { mut records, mut rest } = device.media.poison_page(from..asked.end, left);
     let (mut flags, mut overflowed) = (0, 0);
-    if records.len() > left {
+    if records.len() == left && rest.take().is_some() {
         flags |= OVERFLOW;
         overflowed = device.timestamp.now();
-        records.truncate(left);
     }
-    if records.len() > RECORDS {
-        flags |= MORE_RECORDS;
-        cursor.0 = Some(Position { asked, next: records[RECORDS].dpa, given: given + RECORDS });
+    if let Some(next) = records.get(RECORDS) {
+        rest = Some(next.dpa);
         records.truncate(RECORDS);
+    }
+    if let Some(next) = rest {
+        flags |= MORE_RECORDS;
+        cursor.0 = Some(Position { asked, next, given: given + records.len() });
     }
     if device.background.running_opcode() == Some(SCAN_MEDIA) {
         flags |= SCAN_IN_PROGRESS;
@@ -189,12 +191,10 @@ pub(super) fn scan_media(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
         let mut results = ScanResults { ended: true, records: Vec::new(), rest: asked.clone() };
         while !results.rest.is_empty() && results.records.len() < SCAN_RECORDS && !progress.aborted() {
             let step = results.rest.start..results.rest.end.min(results.rest.start.saturating_add(SCAN_STEP));
-            let room = SCAN_RECORDS - results.records.len();
-            let mut found = device.media.poison_list(step.clone());
+            let found = device.media.poison_page(step.clone(), SCAN_RECORDS - results.records.len());
             // If the results are full, the host continues from the first record that did not fit.
-            results.rest.start = found.get(room).map_or(step.end, |record| record.dpa);
-            found.truncate(room);
-            results.records.append(&mut found);
+            results.rest.start = found.rest.unwrap_or(step.end);
+            results.records.extend(found.records);
             progress.report(results.rest.start - asked.start, asked.end - asked.start);
         }
         *device.scan.lock() = results;
