@@ -52,7 +52,8 @@ impl Device {
     /// Empties the medium and resets every register, as a new client does.
     pub fn power_cycle(&self) {
         self.function.reset();
-        self.media.clear();
+        self.media.power_cycle();
+        self.media.wait_until_clear();
         self.function.power_on();
     }
 }

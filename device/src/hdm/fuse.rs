@@ -1,12 +1,14 @@
 //! The FUSE window: QEMU maps a file whose pages this process fills and takes back.
 //!
 //! The kernel's page cache of that file is the cache of decompressed lines: accesses to resident pages run at native
-//! speed, a fault becomes a READ, a write-back a WRITE. Three parties work on it, each in its file: [`fs`] answers the
-//! kernel, [`evict`] keeps the cache bounded and accounting fresh, [`cache`] decides what goes. See `docs/window.md`.
+//! speed, a fault becomes a READ, a write-back a WRITE. Four parties work on it, each in its file: [`fs`] answers the
+//! kernel, [`evict`] keeps the cache bounded and [`flusher`] accounting fresh, [`cache`] decides what goes. See
+//! `docs/window.md`.
 
 mod cache;
 mod chunks;
 mod evict;
+mod flusher;
 mod fs;
 mod guardian;
 mod mount;
@@ -36,6 +38,7 @@ use parking_lot::{Condvar, Mutex};
 use self::{
     cache::{Cache, Leaving},
     evict::Kernel,
+    flusher::Flusher,
     fs::{Parked, WindowFs},
     guardian::Guardian,
     mount::MountPoint,
@@ -116,8 +119,7 @@ struct Shared {
     wake: Condvar,
     /// The evictor has dropped the pages it was asked to.
     settled: Condvar,
-    /// The flusher is to end.
-    stop: Condvar,
+    flusher: Flusher,
     faults: AtomicU64,
     written_back: AtomicU64,
     evicted: AtomicU64,
@@ -191,7 +193,7 @@ impl FuseWindow {
             }),
             wake: Condvar::new(),
             settled: Condvar::new(),
-            stop: Condvar::new(),
+            flusher: Flusher::default(),
             faults: AtomicU64::new(0),
             written_back: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
@@ -241,7 +243,7 @@ impl FuseWindow {
             Running { shared: Arc::clone(&shared), kernel, device, session, threads: Vec::new(), guardian, mount };
         let started = running.start("window-evict", evict::evict).and_then(|()| {
             let interval = config.flush_interval;
-            running.start("window-flush", move |shared, kernel| evict::flush(shared, kernel, interval))
+            running.start("window-flush", move |shared, kernel| flusher::flush(shared, kernel, interval))
         });
         // Dropped on error, which stops the threads that were started.
         let window = Arc::new(Self { shared, running: Some(running) });
@@ -312,6 +314,18 @@ impl Window for FuseWindow {
         }
     }
 
+    fn flush_unless(&self, late: &dyn Fn() -> bool) -> u64 {
+        if self.shared.flusher.request(late) { 0 } else { self.dirty() }
+    }
+
+    fn dirty(&self) -> u64 {
+        match pagecache::stat(&self.kernel().file, &(0..self.shared.capacity)) {
+            Some(stat) => (stat.dirty + stat.writeback) * BLOCK_SIZE as u64,
+            // Linux before 6.5 does not report it. No more than that.
+            None => self.resident().bytes,
+        }
+    }
+
     fn invalidate(&self, dpa: Range<u64>) {
         let pages = pages_of(&(dpa.start..dpa.end.min(self.shared.capacity)));
         if !pages.is_empty() {
@@ -367,7 +381,7 @@ impl Running {
         }
         self.shared.state.lock().stopping = true;
         self.shared.wake.notify_all();
-        self.shared.stop.notify_all();
+        self.shared.flusher.stop();
         self.shared.settled.notify_all();
         for thread in self.threads {
             if thread.join().is_err() {

@@ -7,17 +7,24 @@
 //! A command that changes bytes the window may hold a copy of *holds* their range: until the window has dropped its
 //! copy, write-backs to it are stale and ignored. So a trimmed page is not resurrected by a late write-back.
 
+mod command;
+mod power;
+
 use std::{
     ops::Range,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
+use self::command::bad_watermarks;
 use super::{
     Window,
     crossings::Crossings,
@@ -91,6 +98,9 @@ pub struct Occupancy {
     pub overflows: u64,
     /// The result of recompression since the start.
     pub recompressed: Recompressed,
+    /// Bytes that the guest has stored and that are not in these figures yet: 0 if they are exact, and always 0 from
+    /// [`Media::occupancy_now`].
+    pub lag: u64,
 }
 
 /// Why a request to the medium failed.
@@ -133,9 +143,12 @@ type Listener = Arc<dyn Fn(MediaEvent) + Send + Sync>;
 /// The medium.
 pub struct Media {
     capacity: u64,
-    store: Store,
-    /// Serialises commands. Never taken on the data path.
-    command: Mutex<()>,
+    /// Replaced by an empty one in a power cycle.
+    store: ArcSwap<Store>,
+    /// Serialises commands. Never taken on the data path. True while a power cycle goes on in the background.
+    command: Mutex<bool>,
+    /// That is over.
+    cycled: Condvar,
     /// The range a command holds. Read-locked for the whole of a store, so that taking it waits for those under way.
     held: RwLock<Range<u64>>,
     block_locks: [Mutex<()>; BLOCK_LOCKS],
@@ -151,6 +164,9 @@ pub struct Media {
 }
 
 impl Media {
+    /// How long [`Self::occupancy`] waits for the flush. A guest's processor waits with it, and QEMU's main loop.
+    pub const PATIENCE: Duration = Duration::from_secs(2);
+
     /// Injected poison records the list can hold (QEMU's cxl-type3 uses 256).
     pub const MAX_INJECTED: usize = PoisonList::MAX_INJECTED;
 
@@ -164,8 +180,9 @@ impl Media {
         })?;
         Ok(Arc::new(Self {
             capacity: config.capacity,
-            store,
-            command: Mutex::new(()),
+            store: ArcSwap::from_pointee(store),
+            command: Mutex::new(false),
+            cycled: Condvar::new(),
             held: RwLock::new(0..0),
             block_locks: [const { Mutex::new(()) }; BLOCK_LOCKS],
             poison: Mutex::new(PoisonList::default()),
@@ -220,7 +237,7 @@ impl Media {
     }
 
     fn fetch_locked(&self, block: u64, out: &mut Block) -> u64 {
-        match self.store.read(block, out) {
+        match self.store.load().read(block, out) {
             Ok(()) => {}
             Err(StoreError::OutOfRange { .. }) => {
                 out.fill(0);
@@ -264,7 +281,7 @@ impl Media {
     /// Stores a block by `store`, which is called with the block's lock held and given the bytes (DPA) that a command holds,
     /// and then sends what follows from it. Nothing is stored past the end or where all is held.
     fn write_back(&self, block: u64, store: impl FnOnce(Range<u64>) -> Result<(), MediaError>) {
-        if block >= self.store.blocks() {
+        if block >= self.capacity / BLOCK_SIZE as u64 {
             return;
         }
         let result = {
@@ -291,7 +308,7 @@ impl Media {
         let at = block * BLOCK_SIZE as u64;
         let mut merged = *data;
         let mut kept = [0; BLOCK_SIZE];
-        if self.store.read(block, &mut kept).is_ok() {
+        if self.store.load().read(block, &mut kept).is_ok() {
             let bytes = (stale.start - at) as usize..(stale.end - at) as usize;
             merged[bytes.clone()].copy_from_slice(&kept[bytes]);
         }
@@ -299,43 +316,40 @@ impl Media {
         self.store_locked(block, &merged, keep | pattern_or_none(self.poison_mask(block), data), !keep)
     }
 
-    /// Occupancy after flushing the window. Not from a window's handler.
+    /// Occupancy after flushing the window, which it waits for no longer than [`Self::PATIENCE`]. Not from a window's handler.
     pub fn occupancy(&self) -> Occupancy {
-        if let Some(window) = self.window() {
-            window.flush();
-        }
-        self.occupancy_now()
+        let end = Instant::now() + Self::PATIENCE;
+        let lag = self.flush_unless(&|| Instant::now() >= end);
+        Occupancy { lag, ..self.occupancy_now() }
     }
 
-    /// Occupancy as the store counts it now, without a flush: never blocks, may lag by the data that is dirty in the window.
+    /// Flushes the window, unless `late` returns true before it has ended; the flush goes on in the background then. Returns
+    /// the bytes not flushed. Not from a window's handler.
+    pub fn flush_unless(&self, late: &dyn Fn() -> bool) -> u64 {
+        self.window().map_or(0, |window| window.flush_unless(late))
+    }
+
+    /// Occupancy as the store counts it now, without a flush: never blocks.
+    pub fn occupancy_lagging(&self) -> Occupancy {
+        let lag = self.window().map_or(0, |window| window.dirty());
+        Occupancy { lag, ..self.occupancy_now() }
+    }
+
+    /// Occupancy as the store counts it now, for those who do not ask by how much it lags. Takes no time.
     pub fn occupancy_now(&self) -> Occupancy {
         let gate = self.crossings.gate();
         Occupancy {
             capacity: self.capacity,
-            usage: self.store.usage(),
+            usage: self.store.load().usage(),
             low_watermark: gate.low(),
             high_watermark: gate.high(),
             blocked: gate.blocked(),
             crossed: self.crossings.crossed(),
             poisoned: self.poisoned.load(Ordering::Relaxed),
             overflows: self.overflows.load(Ordering::Relaxed),
-            recompressed: self.store.recompressed(),
+            recompressed: self.store.load().recompressed(),
+            lag: 0,
         }
-    }
-
-    /// Media operation Zero / Sanitize: the range (4 KiB aligned) reads as zeros, holds no media, has no poison.
-    /// Guest stores to it that race with the command may be lost. Not from a window's handler.
-    pub fn zero(&self, dpa: Range<u64>) -> Result<(), MediaError> {
-        self.check(&dpa, BLOCK_SIZE as u64)?;
-        let _serial = self.command.lock();
-        let mut start = dpa.start;
-        while start < dpa.end {
-            let chunk = start..dpa.end.min(start + ZERO_CHUNK);
-            start = chunk.end;
-            self.zero_chunk(chunk)?;
-            self.settle();
-        }
-        Ok(())
     }
 
     /// Poisoned runs that overlap a range, ascending, joined where neighbours have one source and cut to the lines the
@@ -363,96 +377,14 @@ impl Media {
         all
     }
 
-    /// Poisons one line (64-byte aligned DPA): its data is lost, loads see the pattern. Injecting twice is no error.
-    /// Not from a window's handler.
-    pub fn inject_poison(&self, dpa: u64) -> Result<(), MediaError> {
-        self.check(&(dpa..dpa.saturating_add(LINE_SIZE)), LINE_SIZE)?;
-        let (block, line) = (dpa / BLOCK_SIZE as u64, dpa % BLOCK_SIZE as u64 / LINE_SIZE);
-        let _serial = self.command.lock();
-        let hold = self.hold(dpa..dpa + LINE_SIZE);
-        {
-            let _serial = self.lock_block(block);
-            self.change_poison(|poison| poison.inject(block, line)).map_err(|_| MediaError::PoisonListFull)?;
-        }
-        self.invalidate(block);
-        drop(hold);
-        Ok(())
-    }
-
-    /// Clears the poison of one line and writes `data` there. Not from a window's handler.
-    pub fn clear_poison(&self, dpa: u64, data: &[u8; LINE_SIZE as usize]) -> Result<(), MediaError> {
-        self.check(&(dpa..dpa.saturating_add(LINE_SIZE)), LINE_SIZE)?;
-        let (block, line) = (dpa / BLOCK_SIZE as u64, dpa % BLOCK_SIZE as u64 / LINE_SIZE);
-        let _serial = self.command.lock();
-        let hold = self.hold(dpa..dpa + LINE_SIZE);
-        let result = {
-            let _serial = self.lock_block(block);
-            let mut contents = [0; BLOCK_SIZE];
-            self.store.read(block, &mut contents)?;
-            let at = (line * LINE_SIZE) as usize;
-            contents[at..at + data.len()].copy_from_slice(data);
-            self.store_locked(block, &contents, !(1 << line), 0)
-        };
-        if result.is_err() {
-            self.overflowed(block);
-        }
-        self.invalidate(block);
-        drop(hold);
-        self.settle();
-        result
-    }
-
-    /// Changes the watermarks; a crossing that follows from it is sent at once.
-    pub fn set_watermarks(&self, watermarks: Watermarks) -> Result<(), MediaError> {
-        {
-            let _serial = self.command.lock();
-            let physical = self.store.usage().physical;
-            self.crossings
-                .change(|gate| Ok(Gate::new(watermarks, physical)?.carry(gate)))
-                .map_err(|e| bad_watermarks(e, physical))?;
-        }
-        self.settle();
-        Ok(())
-    }
-
-    /// Changes the media that exists; a crossing that follows from it is sent at once.
-    pub fn set_physical(&self, bytes: u64) -> Result<(), MediaError> {
-        {
-            let _serial = self.command.lock();
-            let bytes = bytes - bytes % BLOCK_SIZE as u64;
-            // Stores continue meanwhile: the gate must not see a new size with old watermarks, so both change under its
-            // lock.
-            self.crossings
-                .change(|gate| {
-                    let resized = gate.resized(bytes)?;
-                    self.store.set_physical(bytes);
-                    Ok(resized.carry(gate))
-                })
-                .map_err(|e| bad_watermarks(e, bytes))?;
-        }
-        self.settle();
-        Ok(())
-    }
-
     /// What the attached window holds outside the medium; zeros without a window.
     pub fn resident(&self) -> super::Resident {
         self.window().map(|window| window.resident()).unwrap_or_default()
     }
 
-    /// Power cycle: contents, poison and counters gone, not blocked, no event sent. The physical size and the
-    /// watermarks stay. Not from a window's handler.
-    pub fn clear(&self) {
-        let _serial = self.command.lock();
-        if let Err(error) = self.zero_chunk(0..self.capacity) {
-            tracing::error!(%error, "power cycle");
-        }
-        self.overflows.store(0, Ordering::Relaxed);
-        self.crossings.reset();
-    }
-
     /// One step of recompression (see [`Store::recompress`]); a crossing that follows from it is sent.
     pub(super) fn recompress(&self, from: u64, tries: usize) -> RecompressStep {
-        let step = self.store.recompress(from, tries);
+        let step = self.store.load().recompress(from, tries);
         if step.changed > 0 {
             self.settle();
         }
@@ -461,7 +393,7 @@ impl Media {
 
     /// Whether free media is not above the high watermark.
     pub(super) fn is_short(&self) -> bool {
-        self.store.usage().free() <= self.crossings.gate().high()
+        self.store.load().usage().free() <= self.crossings.gate().high()
     }
 
     /// Receives a token after media has become short. The shortage may be over by then: check [`Media::is_short`].
@@ -469,21 +401,10 @@ impl Media {
         &self.short.1
     }
 
-    fn zero_chunk(&self, dpa: Range<u64>) -> Result<(), MediaError> {
-        let blocks = dpa.start / BLOCK_SIZE as u64..dpa.end / BLOCK_SIZE as u64;
-        let _hold = self.hold(dpa.clone());
-        self.store.trim(blocks.clone())?;
-        self.change_poison(|poison| poison.clear_blocks(blocks));
-        if let Some(window) = self.window() {
-            window.invalidate(dpa);
-        }
-        Ok(())
-    }
-
     /// Writes a block whose lock is held. Lines of `keep` keep the poison they have, the others lose it; the data of `seen` are
     /// what a load is to return, poisoned or not. On error the block is lost and poisoned whole.
     fn store_locked(&self, block: u64, data: &Block, keep: u64, seen: u64) -> Result<(), MediaError> {
-        let result = self.store.write(block, data);
+        let result = self.store.load().write(block, data);
         if result.is_err() {
             self.change_poison(|poison| poison.lose(block));
         } else if self.poisoned.load(Ordering::Relaxed) != 0 {
@@ -516,8 +437,9 @@ impl Media {
     }
 
     fn settle(&self) {
-        let short =
-            self.crossings.settle(|| self.store.usage().free(), |crossing| self.notify(MediaEvent::Crossed(crossing)));
+        let short = self
+            .crossings
+            .settle(|| self.store.load().usage().free(), |crossing| self.notify(MediaEvent::Crossed(crossing)));
         if short {
             // A token that is there already does as well.
             let _ = self.short.0.try_send(());
@@ -535,19 +457,6 @@ impl Media {
         self.window.read().as_ref()?.upgrade()
     }
 
-    fn invalidate(&self, block: u64) {
-        if let Some(window) = self.window() {
-            let dpa = block * BLOCK_SIZE as u64;
-            window.invalidate(dpa..dpa + BLOCK_SIZE as u64);
-        }
-    }
-
-    /// Ignores write-backs to a range until the guard is dropped. Waits for those under way.
-    fn hold(&self, dpa: Range<u64>) -> Hold<'_> {
-        *self.held.write() = dpa;
-        Hold(self)
-    }
-
     fn lock_block(&self, block: u64) -> parking_lot::MutexGuard<'_, ()> {
         self.block_locks[(block % BLOCK_LOCKS as u64) as usize].lock()
     }
@@ -562,37 +471,6 @@ impl Media {
         self.poisoned.store(poison.bytes(), Ordering::Relaxed);
         result
     }
-
-    fn check(&self, dpa: &Range<u64>, align: u64) -> Result<(), MediaError> {
-        if dpa.start > dpa.end
-            || dpa.end > self.capacity
-            || !dpa.start.is_multiple_of(align)
-            || !dpa.end.is_multiple_of(align)
-        {
-            return Err(MediaError::BadRange { dpa: dpa.start, length: dpa.end.saturating_sub(dpa.start), align });
-        }
-        Ok(())
-    }
-}
-
-/// While it lives, what the window writes back to a range is ignored.
-struct Hold<'a>(&'a Media);
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        *self.0.held.write() = 0..0;
-    }
-}
-
-impl Watermarks {
-    /// Whether a medium of this physical size can have them.
-    pub fn check(self, physical: u64) -> Result<(), MediaError> {
-        Gate::new(self, physical).map(drop).map_err(|invalid| bad_watermarks(invalid, physical))
-    }
-}
-
-fn bad_watermarks(invalid: Invalid, physical: u64) -> MediaError {
-    MediaError::BadWatermarks { low: invalid.low, high: invalid.high, physical }
 }
 
 /// Poisoned lines that were not overwritten, or not all of them. A write-back carries whole pages, and the guest may be in the

@@ -33,6 +33,18 @@ pub trait Window: Send + Sync {
     /// the guest made before the call.
     fn flush(&self);
 
+    /// As [`Window::flush`], but waits no longer once `late` returns true; the flush goes on without it. Returns the bytes that
+    /// the medium does not have yet, 0 if it has all. A window whose flush takes no time need not ask.
+    fn flush_unless(&self, _late: &dyn Fn() -> bool) -> u64 {
+        self.flush();
+        0
+    }
+
+    /// Bytes stored that the medium does not have yet. By default none.
+    fn dirty(&self) -> u64 {
+        0
+    }
+
     /// Writes back and drops what the window holds of a range, so that the next guest load asks the medium.
     fn invalidate(&self, dpa: Range<u64>);
 

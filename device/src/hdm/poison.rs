@@ -179,10 +179,7 @@ impl PoisonList {
     /// These lines of a block hold data again.
     pub(super) fn clear(&mut self, block: u64, mask: u64) {
         let Lines { internal, injected, partial } = self.blocks.get(block);
-        self.replace(
-            block,
-            Lines { internal: internal & !mask, injected: injected & !mask, partial: partial & !mask },
-        );
+        self.replace(block, Lines { internal: internal & !mask, injected: injected & !mask, partial: partial & !mask });
     }
 
     /// No line of these blocks is poisoned any more.
@@ -207,7 +204,8 @@ impl PoisonList {
         let pieces = self.blocks.within(blocks).flat_map(|(run, lines)| {
             // A run of lost blocks is a piece, of any other each part of each block.
             let (whole, each) = if lines.internal == u64::MAX { (Some(run), 0..0) } else { (None, run) };
-            let whole = whole.map(|run| (run.start * LINES_PER_BLOCK..run.end * LINES_PER_BLOCK, PoisonSource::Internal));
+            let whole =
+                whole.map(|run| (run.start * LINES_PER_BLOCK..run.end * LINES_PER_BLOCK, PoisonSource::Internal));
             let part = move |block: u64| {
                 let first = block * LINES_PER_BLOCK;
                 lines.runs().map(move |(part, source)| (first + part.start..first + part.end, source))

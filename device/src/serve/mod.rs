@@ -81,7 +81,12 @@ impl Backend for Board {
     }
 
     fn mmap_fd(&self, region: u32) -> Option<BorrowedFd<'_>> {
-        if region == BAR2 { self.window.mmap_fd() } else { None }
+        if region != BAR2 {
+            return None;
+        }
+        // Whoever maps it sees at once what is resident.
+        self.media.wait_until_clear();
+        self.window.mmap_fd()
     }
 
     fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
@@ -92,6 +97,7 @@ impl Backend for Board {
             BAR2 => {
                 let (backed, rest) = data.split_at_mut(self.inside(offset, data.len()));
                 if !backed.is_empty() {
+                    self.media.wait_until_clear();
                     self.window.read(offset, backed);
                 }
                 // What PCI returns where nothing answers.
@@ -110,6 +116,7 @@ impl Backend for Board {
             BAR2 => {
                 let backed = &data[..self.inside(offset, data.len())];
                 if !backed.is_empty() {
+                    self.media.wait_until_clear();
                     self.window.write(offset, backed);
                 }
             }
@@ -135,7 +142,7 @@ impl Backend for Board {
     fn client_connected(&self) {
         // The reset stops a background operation before the medium is cleared under it.
         self.function.reset();
-        self.media.clear();
+        self.media.power_cycle();
         self.function.power_on();
     }
 
@@ -234,6 +241,8 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         let wire_ended = stop.on_drop();
         announce(args);
         let served = server.run(&*board, &interrupts, &stop).context("the socket failed");
+        // So that the window ends on this thread, and is unmounted before the process ends.
+        media.wait_until_clear();
         drop(wire_ended);
         match control.map(|thread| thread.join()) {
             Some(Ok(controlled)) => served.and(controlled.context("the control socket failed")),

@@ -162,6 +162,20 @@ impl Store {
         Ok(store)
     }
 
+    /// An empty store of the same size, physical size and codec. What is counted since the start goes on.
+    pub fn renewed(&self) -> Result<Self, StoreError> {
+        let physical = self.arena.limit() * BLOCK_SIZE as u64;
+        let mut fresh = Self::new(&StoreConfig { blocks: self.blocks(), physical, codec: self.codec })?;
+        let recompressed = self.recompressed();
+        fresh.counts = Counts {
+            moved: self.moved().into(),
+            recompressed: recompressed.blocks.into(),
+            recompressed_saved: recompressed.saved.into(),
+            ..Counts::default()
+        };
+        Ok(fresh)
+    }
+
     /// Blocks that can be addressed.
     pub fn blocks(&self) -> u64 {
         self.map.blocks()

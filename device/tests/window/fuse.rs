@@ -15,7 +15,7 @@ use cxl_cram_device::{
     },
     vfio_user::Stop,
 };
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// The tests of this file that need `/dev/fuse`.
 pub(crate) const TESTS: &[(&str, fn())] = named![
@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[(&str, fn())] = named![
     residency_never_exceeds_the_bound_by_more_than_the_reads_under_way,
     after_a_flush_occupancy_counts_every_store,
     without_a_flush_stores_are_counted_soon,
+    a_flush_that_takes_too_long_is_not_waited_for_and_goes_on,
     filling_through_the_window_crosses_low_and_zeroing_crosses_high,
     a_page_the_medium_lost_shows_the_pattern_to_the_client_that_stored_it,
     a_zeroed_page_stays_zero_although_it_was_resident_and_dirty,
@@ -104,6 +105,35 @@ fn without_a_flush_stores_are_counted_soon() {
     while setup.media.occupancy_now().usage.used < 10 * PAGE {
         thread::yield_now();
     }
+}
+
+fn a_flush_that_takes_too_long_is_not_waited_for_and_goes_on() {
+    let setup = Setup::new(16 * MIB, 4096);
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    setup.media.add_listener({
+        let gate = Arc::clone(&gate);
+        // In the window's own handler: nothing is written back until this returns.
+        move |event| {
+            if let MediaEvent::Overflow { .. } = event {
+                let mut open = gate.0.lock();
+                while !*open {
+                    gate.1.wait(&mut open);
+                }
+            }
+        }
+    });
+    let mut client = setup.client();
+    client.noise(0, 100);
+    let stuck = setup.media.occupancy();
+    assert!(stuck.lag > 0 && stuck.lag <= 100 * PAGE, "{stuck:?}");
+    assert!(setup.media.occupancy_lagging().lag > 0);
+    *gate.0.lock() = true;
+    gate.1.notify_all();
+    // Without another request.
+    while setup.media.occupancy_now().overflows < 99 {
+        thread::yield_now();
+    }
+    assert_eq!(setup.media.occupancy().lag, 0);
 }
 
 fn filling_through_the_window_crosses_low_and_zeroing_crosses_high() {

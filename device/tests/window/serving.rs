@@ -11,7 +11,14 @@ use std::{
 use crate::support::named;
 
 /// The tests of this file that need `/dev/fuse`.
-pub(crate) const TESTS: &[(&str, fn())] = named![an_empty_device_of_8_tib_stays_small_after_its_first_clients];
+pub(crate) const TESTS: &[(&str, fn())] = named![
+    an_empty_device_of_8_tib_stays_small_after_its_first_clients,
+    a_client_finds_nothing_of_the_one_before_it_however_soon_it_comes,
+];
+
+const VERSION: u16 = 1;
+const REGION_READ: u16 = 9;
+const REGION_WRITE: u16 = 10;
 
 /// A serving device. Killed on drop.
 struct Server {
@@ -41,15 +48,8 @@ impl Server {
     /// A client whose VERSION has been answered.
     fn client(&self) -> UnixStream {
         let mut client = UnixStream::connect(&self.socket).unwrap();
-        // Header: id, command 1, bytes, flags, error. Payload: major and minor version.
-        let mut version = Vec::new();
-        for word in [1 << 16, 20, 0, 0, 0_u32] {
-            version.extend_from_slice(&word.to_ne_bytes());
-        }
-        client.write_all(&version).unwrap();
-        let mut reply = [0; 16];
-        client.read_exact(&mut reply).unwrap();
-        assert_eq!(reply[8..12], 1_u32.to_ne_bytes(), "a reply without an error");
+        // Major and minor version.
+        assert_eq!(request(&mut client, VERSION, &[0; 4])[..4], [0; 4]);
         client
     }
 
@@ -65,6 +65,42 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A message of the protocol; the payload of the reply, which must not be an error.
+fn request(client: &mut UnixStream, command: u16, payload: &[u8]) -> Vec<u8> {
+    // Header: id and command, bytes, flags, error.
+    let mut message = u32::from(command).rotate_left(16).to_ne_bytes().to_vec();
+    message.extend_from_slice(&(16 + payload.len() as u32).to_ne_bytes());
+    message.extend_from_slice(&[0; 8]);
+    message.extend_from_slice(payload);
+    client.write_all(&message).unwrap();
+    let mut header = [0; 16];
+    client.read_exact(&mut header).unwrap();
+    let [_, size, flags, _] = header.as_chunks::<4>().0 else { unreachable!() };
+    assert_eq!(u32::from_ne_bytes(*flags), 1, "a reply without an error");
+    let mut reply = vec![0; u32::from_ne_bytes(*size) as usize - 16];
+    client.read_exact(&mut reply).unwrap();
+    reply
+}
+
+/// The payload of a read or write of BAR2.
+fn access(dpa: u64, count: u32, data: &[u8]) -> Vec<u8> {
+    [&dpa.to_ne_bytes()[..], &2_u32.to_ne_bytes(), &count.to_ne_bytes(), data].concat()
+}
+
+fn a_client_finds_nothing_of_the_one_before_it_however_soon_it_comes() {
+    const PART: usize = 1 << 16;
+    let server = Server::start(&["--capacity", "256M", "--physical", "256M", "--cache", "64M"]);
+    for round in 1..4 {
+        let mut client = server.client();
+        for part in 0..256 {
+            let dpa = part * PART as u64;
+            let found = request(&mut client, REGION_READ, &access(dpa, PART as u32, &[]));
+            assert!(found[16..].iter().all(|byte| *byte == 0), "round {round}, DPA {dpa:#x}");
+            request(&mut client, REGION_WRITE, &access(dpa, PART as u32, &[round; PART]));
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use super::argument;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueryStatus {
-    /// Flush the window first, so that the figures are exact for everything the guest stored before. Without a flush the
-    /// reading disturbs nothing and lags by the data that is dirty in the window.
+    /// Flush the window first, so that the figures are exact for everything the guest stored before, or as near to that as
+    /// two seconds allow. Without a flush the reading disturbs nothing and lags by the data that is dirty in the window.
     #[serde(default = "flush", deserialize_with = "argument::true_or_false")]
     pub flush: bool,
 }
@@ -75,6 +75,8 @@ pub struct Status {
     pub poisoned: u64,
     /// Blocks lost because they no longer fitted, since the medium was last cleared.
     pub overflows: u64,
+    /// Stored by the guest, but not in these figures yet. 0 if they are exact.
+    pub lag: u64,
     /// The window's residency and counters.
     pub resident: Resident,
 }

@@ -54,7 +54,7 @@ impl From<DelayError> for CommandError {
 impl DeviceCommands {
     /// The medium's occupancy and settings, after a flush of the window if `flush` is set.
     pub(super) fn status(&self, flush: bool) -> api::Status {
-        let occupancy = if flush { self.media.occupancy() } else { self.media.occupancy_now() };
+        let occupancy = if flush { self.media.occupancy() } else { self.media.occupancy_lagging() };
         let resident = self.media.resident();
         let usage = occupancy.usage;
         api::Status {
@@ -84,6 +84,7 @@ impl DeviceCommands {
             recompressed_saved: occupancy.recompressed.saved,
             poisoned: occupancy.poisoned,
             overflows: occupancy.overflows,
+            lag: occupancy.lag,
             resident: api::Resident {
                 bytes: resident.bytes,
                 bound: resident.bound,

@@ -187,7 +187,7 @@ pub(super) fn scan_media(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     let asked = range(device, input)?;
     let device = Arc::clone(device);
     Ok(Answer::Background(Job::abortable(move |progress| {
-        device.media.occupancy();
+        device.media.flush_unless(&|| progress.aborted());
         let mut results = ScanResults { ended: true, records: Vec::new(), rest: asked.clone() };
         while !results.rest.is_empty() && results.records.len() < SCAN_RECORDS && !progress.aborted() {
             let step = results.rest.start..results.rest.end.min(results.rest.start.saturating_add(SCAN_STEP));

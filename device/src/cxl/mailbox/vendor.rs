@@ -23,7 +23,8 @@ pub(in crate::cxl) const OCCUPANCY_SIZE: usize = 0x80;
 const BLOCKED: u64 = 1 << 0;
 const POISONED: u64 = 1 << 1;
 
-/// The occupancy structure, after a flush: exact for every store the host made before.
+/// The occupancy structure, after a flush: exact for every store the host made before, or as good as it can be had in time,
+/// and says so.
 pub(in crate::cxl) fn occupancy(media: &Media) -> [u8; OCCUPANCY_SIZE] {
     let occupancy = media.occupancy();
     let usage = occupancy.usage;
@@ -44,7 +45,8 @@ pub(in crate::cxl) fn occupancy(media: &Media) -> [u8; OCCUPANCY_SIZE] {
         .u64(0x50, flag(occupancy.blocked, BLOCKED) | flag(occupancy.poisoned > 0, POISONED))
         .u64(0x58, occupancy.poisoned)
         .u64(0x60, occupancy.overflows)
-        .u64(0x68, media.resident().bytes);
+        .u64(0x68, media.resident().bytes)
+        .u64(0x70, occupancy.lag);
     layout.array()
 }
 

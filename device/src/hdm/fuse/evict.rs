@@ -1,5 +1,5 @@
-//! The two threads behind the window: the evictor makes room and drops what the medium has lost, the flusher bounds how
-//! far accounting lags behind guest stores. Both wait for handlers, so neither holds a lock while it asks the kernel.
+//! The evictor: makes room, and drops what the medium has lost. It waits for handlers, so it holds no lock while it asks the
+//! kernel.
 
 use std::{fs::File, io, ops::Range, sync::atomic::Ordering, time::Duration};
 
@@ -190,23 +190,5 @@ fn drop_taken(shared: &Shared, kernel: &Kernel, bytes: &Range<u64>, leaving: Vec
     let mut state = shared.state.lock();
     for leaving in leaving {
         state.cache.finish(leaving, false);
-    }
-}
-
-/// The flusher.
-pub(super) fn flush(shared: &Shared, kernel: &Kernel, interval: Duration) {
-    loop {
-        {
-            let mut state = shared.state.lock();
-            if !state.stopping {
-                shared.stop.wait_for(&mut state, interval);
-            }
-            if state.stopping {
-                return;
-            }
-        }
-        if let Err(error) = pagecache::write_back(&kernel.file, &(0..shared.capacity)) {
-            tracing::warn!(%error, "background write-back of the window");
-        }
     }
 }

@@ -22,7 +22,11 @@ impl<T> Default for Runs<T> {
 impl<T: Copy + Default + PartialEq> Runs<T> {
     /// The value of a block.
     pub(super) fn get(&self, block: u64) -> T {
-        self.0.range(..=block).next_back().filter(|(_, run)| block < run.end).map_or_else(T::default, |(_, run)| run.value)
+        self.0
+            .range(..=block)
+            .next_back()
+            .filter(|(_, run)| block < run.end)
+            .map_or_else(T::default, |(_, run)| run.value)
     }
 
     /// The runs that overlap a range, in order, cut to it.

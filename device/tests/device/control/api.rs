@@ -51,6 +51,7 @@ fn status() -> Status {
         recompressed_saved: 16,
         poisoned: 17,
         overflows: 18,
+        lag: 31,
         resident: Resident { bytes: 19, bound: 20, faults: 21, written_back: 22, evicted: 23 },
     }
 }
@@ -60,7 +61,7 @@ const STATUS: &str = concat!(
     r#""low-watermark":5,"high-watermark":6,"blocked":false,"crossings":{"low":7,"high":8},"#,
     r#""interrupts":{"0":1,"12":2},"logical":9,"data":10,"metadata":11,"data-ratio":3.25,"effective-ratio":null,"#,
     r#""blocks":{"compressed":12,"raw":13,"same-filled":14},"recompressed-blocks":15,"recompressed-saved":16,"#,
-    r#""poisoned":17,"overflows":18,"#,
+    r#""poisoned":17,"overflows":18,"lag":31,"#,
     r#""resident":{"bytes":19,"bound":20,"faults":21,"written-back":22,"evicted":23}}"#
 );
 

@@ -1,5 +1,9 @@
 //! The vendor interface of docs/vendor-interface.md: one structure, by registers and by command.
 
+use std::{ops::Range, os::fd::BorrowedFd, sync::Arc};
+
+use cxl_cram_device::hdm::{Resident, Window};
+
 use super::driver::{CAPACITY, Device, INVALID_INPUT, OCCUPANCY, PAGE, SUCCESS, u32_at, u64_at, words};
 
 const GET_OCCUPANCY: u16 = 0xc000;
@@ -25,7 +29,8 @@ fn check(device: &Device, bytes: &[u8]) {
     assert_eq!([u64_at(bytes, 0x40), u64_at(bytes, 0x48)], [is.low_watermark, is.high_watermark]);
     assert_eq!(u64_at(bytes, 0x50), u64::from(is.blocked) | u64::from(is.poisoned > 0) << 1);
     assert_eq!([u64_at(bytes, 0x58), u64_at(bytes, 0x60)], [is.poisoned, is.overflows]);
-    assert_eq!(bytes[0x70..], [0; 16], "reserved");
+    assert_eq!(u64_at(bytes, 0x70), is.lag);
+    assert_eq!(bytes[0x78..], [0; 8], "reserved");
 }
 
 #[test]
@@ -47,6 +52,45 @@ fn registers_and_command_report_the_occupancy_of_the_medium() {
     check(&device, &registers(&device));
     assert_eq!(u64_at(&over, 0x50), 3);
     assert!(u64_at(&over, 0x60) > 0);
+}
+
+/// A window whose write-back has no end.
+struct Stuck;
+
+impl Window for Stuck {
+    fn mmap_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn read(&self, _dpa: u64, _data: &mut [u8]) {}
+    fn write(&self, _dpa: u64, _data: &[u8]) {}
+    fn flush(&self) {
+        unreachable!("it would not come back");
+    }
+    fn flush_unless(&self, late: &dyn Fn() -> bool) -> u64 {
+        while !late() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.dirty()
+    }
+    fn dirty(&self) -> u64 {
+        5 * PAGE
+    }
+    fn invalidate(&self, _dpa: Range<u64>) {}
+    fn resident(&self) -> Resident {
+        Resident::default()
+    }
+}
+
+#[test]
+fn an_occupancy_that_cannot_be_had_in_time_is_answered_and_says_by_how_much_it_lags() {
+    let device = Device::new();
+    device.fill(0..3);
+    let window = Arc::new(Stuck);
+    device.media.set_window(&window);
+    for bytes in [registers(&device), device.output(GET_OCCUPANCY, &[])] {
+        assert_eq!((u64_at(&bytes, 0x70), bytes[0x78..].to_vec()), (5 * PAGE, vec![0; 8]));
+        assert_eq!(u64_at(&bytes, 0x18), 3 * PAGE, "what is known is there");
+    }
 }
 
 #[test]

@@ -57,6 +57,25 @@ fn a_raw_block_that_only_the_stronger_codec_shrinks_is_compressed() {
 }
 
 #[test]
+fn a_renewed_store_is_empty_and_goes_on_counting() {
+    let store = store(BLOCKS, 100, ADAPTIVE);
+    (0..60).for_each(|block| store.write(block, &text(block)).unwrap());
+    pass(&store);
+    assert_eq!(pass(&store), (60, 60));
+    store.set_physical(50 * BLOCK_SIZE as u64);
+    let renewed = store.renewed().unwrap();
+    assert_eq!((renewed.usage().logical(), renewed.usage().used), (0, 0));
+    assert_eq!((renewed.usage().physical, renewed.blocks()), (50 * BLOCK_SIZE as u64, BLOCKS));
+    assert_eq!((renewed.recompressed(), renewed.moved()), (store.recompressed(), store.moved()));
+    assert_eq!(read(&renewed, 7), [0; BLOCK_SIZE]);
+    renewed.write(7, &text(7)).unwrap();
+    pass(&renewed);
+    assert_eq!(pass(&renewed), (1, 1));
+    assert_eq!(renewed.recompressed().blocks, 61);
+    assert_eq!(renewed.usage(), renewed.recount());
+}
+
+#[test]
 fn a_block_that_does_not_shrink_stays_as_it_is_and_is_tried_once_a_write() {
     let store = store(BLOCKS, BLOCKS, ADAPTIVE);
     for _ in 0..2 {
