@@ -1,22 +1,23 @@
 //! One connection: whole messages with their file descriptors in, whole replies out, however the stream is cut up.
 
 use std::{
-    io::{IoSlice, IoSliceMut},
+    io::IoSlice,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Instant,
 };
 
+use parking_lot::Mutex;
 use rustix::{
     event::PollFlags,
     io::Errno,
-    net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, recvmsg, sendmsg,
-    },
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, sendmsg, shutdown},
 };
 
 use super::{
-    message::{HEADER_LEN, Header, MAX_MESSAGE, MAX_MSG_FDS},
+    Patience,
+    descriptors::{Descriptor, Descriptors},
+    message::{HEADER_LEN, Header, MAX_MESSAGE},
     stop::{Interrupted, Stop},
 };
 
@@ -24,8 +25,8 @@ use super::{
 pub(super) struct Message {
     pub(super) header: Header,
     pub(super) payload: Vec<u8>,
-    /// `EINVAL` when some of the descriptors were lost: more than [`MAX_MSG_FDS`] came, or they could not be taken.
-    pub(super) fds: Result<Vec<OwnedFd>, Errno>,
+    /// `EINVAL` when some of the descriptors were lost: more came than may, or they could not be taken.
+    pub(super) fds: Result<Vec<Descriptor>, Errno>,
 }
 
 /// Why no more messages come.
@@ -58,25 +59,41 @@ impl From<Interrupted> for Ended {
 pub(super) struct Connection<'a> {
     socket: OwnedFd,
     stop: &'a Stop,
-}
-
-/// The descriptors of the message being received. Those over the limit are closed as they come.
-#[derive(Default)]
-struct Descriptors {
-    fds: Vec<OwnedFd>,
-    lost: bool,
+    patience: Patience,
+    accepted: Instant,
+    /// When the client has kept the server waiting for long enough to make room for another. `None` while it may take its
+    /// time, or the server takes its own.
+    overdue: Mutex<Option<Instant>>,
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(socket: OwnedFd, stop: &'a Stop) -> Self {
-        Self { socket, stop }
+    pub(super) fn new(socket: OwnedFd, stop: &'a Stop, patience: Patience) -> Self {
+        Self { socket, stop, patience, accepted: Instant::now(), overdue: Mutex::default() }
     }
 
-    /// Waits for the next message.
-    pub(super) fn receive(&self) -> Result<Message, Ended> {
+    /// Whether the client keeps the server waiting for longer than it may while another client waits.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.overdue.lock().is_some_and(|overdue| overdue <= Instant::now())
+    }
+
+    /// Ends the connection, from any thread: what waits for the client finds it closed.
+    pub(super) fn end(&self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Waits for the next message. A client that has `agreed` on a version may take its time with it, though not once it has
+    /// begun.
+    pub(super) fn receive(&self, agreed: bool) -> Result<Message, Ended> {
+        *self.overdue.lock() = self.accepted.checked_add(self.patience.version).filter(|_| !agreed);
+        let message = self.receive_whole(agreed);
+        *self.overdue.lock() = None;
+        message
+    }
+
+    fn receive_whole(&self, agreed: bool) -> Result<Message, Ended> {
         let mut descriptors = Descriptors::default();
         let mut bytes = [0; HEADER_LEN];
-        self.fill(&mut bytes, &mut descriptors).map_err(|(ended, got)| match ended {
+        self.fill(&mut bytes, &mut descriptors, agreed).map_err(|(ended, got)| match ended {
             Ended::Closed if got > 0 => Ended::ClosedInMessage,
             ended => ended,
         })?;
@@ -86,17 +103,16 @@ impl<'a> Connection<'a> {
             return Err(Ended::NotACommand(header.id));
         }
         let mut payload = vec![0; length];
-        self.fill(&mut payload, &mut descriptors).map_err(|(ended, _)| match ended {
+        self.fill(&mut payload, &mut descriptors, agreed).map_err(|(ended, _)| match ended {
             Ended::Closed => Ended::ClosedInMessage,
             ended => ended,
         })?;
-        let fds = if descriptors.lost { Err(Errno::INVAL) } else { Ok(descriptors.fds) };
-        Ok(Message { header, payload, fds })
+        Ok(Message { header, payload, fds: descriptors.all() })
     }
 
     /// Fills `buffer` and never reads past it, so that the descriptors of the next message stay with it. An error
     /// comes with the number of bytes that were received.
-    fn fill(&self, buffer: &mut [u8], descriptors: &mut Descriptors) -> Result<(), (Ended, usize)> {
+    fn fill(&self, buffer: &mut [u8], descriptors: &mut Descriptors, agreed: bool) -> Result<(), (Ended, usize)> {
         let mut got = 0;
         while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {
             if self.stop.is_triggered() {
@@ -104,7 +120,12 @@ impl<'a> Connection<'a> {
             }
             match descriptors.receive(self.socket.as_fd(), rest) {
                 Ok(0) | Err(Errno::CONNRESET) => return Err((Ended::Closed, got)),
-                Ok(count) => got += count,
+                Ok(count) => {
+                    got += count;
+                    if agreed {
+                        self.progressed();
+                    }
+                }
                 Err(Errno::AGAIN) => {
                     self.stop.wait(self.socket.as_fd(), PollFlags::IN, None).map_err(|why| (why.into(), got))?;
                 }
@@ -115,8 +136,20 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
+    /// The client has sent or taken a part of a message: for the rest it has its time again.
+    fn progressed(&self) {
+        *self.overdue.lock() = Instant::now().checked_add(self.patience.message);
+    }
+
     /// Sends a reply whole, the descriptor with its first byte.
     pub(super) fn send(&self, reply: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Ended> {
+        self.progressed();
+        let sent = self.send_whole(reply, fd);
+        *self.overdue.lock() = None;
+        sent
+    }
+
+    fn send_whole(&self, reply: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Ended> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut sent = 0;
         while let Some(rest) = reply.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -126,7 +159,10 @@ impl<'a> Connection<'a> {
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             match sendmsg(&self.socket, &[IoSlice::new(rest)], &mut control, flags) {
-                Ok(count) => sent += count,
+                Ok(count) => {
+                    sent += count;
+                    self.progressed();
+                }
                 Err(Errno::AGAIN) => self.stop.wait(self.socket.as_fd(), PollFlags::OUT, None)?,
                 Err(Errno::INTR) => {}
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(Ended::Closed),
@@ -140,29 +176,5 @@ impl<'a> Connection<'a> {
 impl AsFd for Connection<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl Descriptors {
-    /// One recvmsg(2).
-    fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_MSG_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
-        self.lost |= received.flags.contains(ReturnFlags::CTRUNC);
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = message {
-                for fd in fds {
-                    // A client may attach descriptors to every byte: the limit is on the message, not on the read.
-                    if self.fds.len() < MAX_MSG_FDS {
-                        self.fds.push(fd);
-                    } else {
-                        self.lost = true;
-                    }
-                }
-            }
-        }
-        Ok(received.bytes)
     }
 }

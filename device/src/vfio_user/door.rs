@@ -1,6 +1,7 @@
-//! The door while a client is served: any other client is refused at once, with a reason.
+//! The door while a client is served: any other client is refused at once, with a reason, unless the one being served has
+//! lost its place (see [`Patience`](super::Patience)).
 //!
-//! A client left waiting would give up only after its own timeout (QEMU's `x-msg-timeout`, 5 s), and blame the device.
+//! A client left waiting would give up only after its own timeout (QEMU's `x-msg-timeout`), and blame the device.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,6 +13,7 @@ use rustix::{
 use tracing::warn;
 
 use super::{
+    connection::Connection,
     message::{HEADER_LEN, Header},
     socket::{Accepted, Listener, OUT_OF_RESOURCES_PAUSE},
     stop::Stop,
@@ -20,12 +22,17 @@ use super::{
 /// How long a client may take to send the first message, which its refusal answers.
 const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Refuses every client until `over` is triggered, or until the client being served is gone: one that connects after that is
-/// the next.
-pub(super) fn refuse_others(listener: &Listener, served: BorrowedFd<'_>, over: &Stop) {
+/// Refuses every client until `over` is triggered, or until the client being served is gone or was made to go: one that
+/// connects after that is the next.
+pub(super) fn refuse_others(listener: &Listener, served: &Connection<'_>, over: &Stop) {
     while over.wait(listener.as_fd(), PollFlags::IN, None).is_ok() {
         // In this order: a client that connected after the one being served had gone is not refused.
-        if has_gone(served) {
+        if has_gone(served.as_fd()) {
+            return;
+        }
+        if served.is_overdue() {
+            warn!(pid = pid(served.as_fd()), "dropped a client that kept the device waiting, in favour of the next");
+            served.end();
             return;
         }
         match listener.accept() {
@@ -47,11 +54,15 @@ fn has_gone(socket: BorrowedFd<'_>) -> bool {
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
+/// The process at the other end; 0 if it is not known.
+fn pid(socket: BorrowedFd<'_>) -> i32 {
+    socket_peercred(socket).map_or(0, |peer| peer.pid.as_raw_nonzero().get())
+}
+
 /// Answers the first message, which is VERSION, with EBUSY, which the client then reports. A socket closed without an answer
 /// would leave it guessing.
 fn refuse(socket: &OwnedFd, over: &Stop) {
-    let pid = socket_peercred(socket).map_or(0, |peer| peer.pid.as_raw_nonzero().get());
-    warn!(pid, "refused a second client while one is attached: one QEMU at a time");
+    warn!(pid = pid(socket.as_fd()), "refused a second client while one is attached: one QEMU at a time");
     if over.wait(socket.as_fd(), PollFlags::IN, Some(&PATIENCE)).is_err() {
         return;
     }

@@ -1,20 +1,19 @@
 //! GET_IRQ_INFO and SET_IRQS: which eventfd each vector signals, and which vectors are masked.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{collections::BTreeMap, ops::Range, os::fd::OwnedFd};
 
 use parking_lot::Mutex;
-use rustix::{fs::OFlags, io::Errno};
+use rustix::io::Errno;
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_MASKABLE, VFIO_IRQ_SET_ACTION_MASK, VFIO_IRQ_SET_ACTION_TRIGGER,
     VFIO_IRQ_SET_ACTION_UNMASK, VFIO_IRQ_SET_DATA_BOOL, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_NONE,
     VFIO_PCI_MSIX_IRQ_INDEX,
 };
 
-use super::message::{Fields, PutFields};
+use super::{
+    descriptors::Descriptor,
+    message::{Fields, PutFields},
+};
 
 /// Bytes of `struct vfio_irq_info`.
 const INFO_LEN: u32 = 16;
@@ -114,7 +113,7 @@ impl Interrupts {
     }
 
     /// SET_IRQS: all or nothing. The reply is empty; returned are the vectors that the client has begun to listen to.
-    pub(super) fn set(&self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Armed, Errno> {
+    pub(super) fn set(&self, payload: &[u8], fds: Vec<Descriptor>) -> Result<Armed, Errno> {
         let request = Request::parse(payload, fds)?;
         let mut indices = self.indices.lock();
         let place = usize::try_from(request.index).map_err(|_| Errno::INVAL)?;
@@ -166,7 +165,7 @@ impl Selection {
 }
 
 impl Request {
-    fn parse(payload: &[u8], fds: Vec<OwnedFd>) -> Result<Self, Errno> {
+    fn parse(payload: &[u8], fds: Vec<Descriptor>) -> Result<Self, Errno> {
         let mut fields = Fields::new(payload);
         fields.argsz(SET_LEN)?;
         let flags = fields.u32()?;
@@ -254,8 +253,8 @@ impl Request {
 
 /// Pairs vectors with descriptors. Without data, as QEMU sends it: a descriptor for every vector, or none at all to
 /// de-assign them. With data: one `s32` a vector, -1 to de-assign, anything else for the next descriptor.
-fn eventfds(count: u32, data: &[u8], fds: Vec<OwnedFd>) -> Result<Vec<Option<OwnedFd>>, Errno> {
-    fds.iter().try_for_each(check_eventfd)?;
+fn eventfds(count: u32, data: &[u8], fds: Vec<Descriptor>) -> Result<Vec<Option<OwnedFd>>, Errno> {
+    let fds = fds.into_iter().map(Descriptor::eventfd).collect::<Result<Vec<OwnedFd>, Errno>>()?;
     // A range this long exists nowhere; it must not size an allocation either.
     let count = usize::try_from(count).ok().filter(|count| *count <= MAX_VECTORS).ok_or(Errno::INVAL)?;
     if data.is_empty() {
@@ -276,14 +275,3 @@ fn eventfds(count: u32, data: &[u8], fds: Vec<OwnedFd>) -> Result<Vec<Option<Own
 
 /// Vectors an index can have at most: MSI-X ends at 2048.
 const MAX_VECTORS: usize = 2048;
-
-/// Refuses a descriptor that is not an eventfd (a write to a pipe could block the device), and makes it non-blocking, so that a
-/// client that fills the counter cannot hold the device up. The flag is the open file's: the client sees it too.
-fn check_eventfd(fd: &OwnedFd) -> Result<(), Errno> {
-    let link = rustix::fs::readlink(format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(fd)), Vec::new())?;
-    if link.as_bytes() != b"anon_inode:[eventfd]" {
-        return Err(Errno::INVAL);
-    }
-    let flags = rustix::fs::fcntl_getfl(fd.as_fd())?;
-    rustix::fs::fcntl_setfl(fd.as_fd(), flags | OFlags::NONBLOCK)
-}

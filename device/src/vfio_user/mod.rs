@@ -12,6 +12,7 @@
 //! the connection is closed. Either way the server continues with the next message or the next client.
 
 mod connection;
+mod descriptors;
 mod dma;
 mod door;
 mod irqs;
@@ -23,12 +24,28 @@ pub(crate) mod socket;
 mod stop;
 mod version;
 
-use std::os::fd::BorrowedFd;
+use std::{os::fd::BorrowedFd, time::Duration};
 
 pub use irqs::Interrupts;
 pub use server::Server;
 pub use socket::BindError;
 pub use stop::{Stop, StopOnDrop};
+
+/// How long a client may keep the server waiting when another client comes. A client that has agreed on a version and is not
+/// in the middle of a message may always take its time: a QEMU in a debugger keeps its device.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From the connection to VERSION, which QEMU sends at once.
+    pub version: Duration,
+    /// In the middle of a message, or of a reply, from one part to the next.
+    pub message: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { version: Duration::from_secs(5), message: Duration::from_secs(60) }
+    }
+}
 
 /// A region as reported by GET_REGION_INFO. Its index is its position in [`Backend::regions`].
 #[derive(Clone, Debug, Default)]

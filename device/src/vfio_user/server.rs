@@ -11,7 +11,7 @@ use rustix::event::PollFlags;
 use tracing::{info, warn};
 
 use super::{
-    Backend, BindError, Interrupts,
+    Backend, BindError, Interrupts, Patience,
     connection::{Connection, Ended},
     door::refuse_others,
     session::Session,
@@ -27,13 +27,20 @@ use super::{
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
+    patience: Patience,
 }
 
 impl Server {
     /// Binds the socket and listens. A stale socket (ours, and no process listens on it) is replaced; anything else at
     /// the path is an error. The path is unlinked when the server is dropped, if it is still this server's.
     pub fn bind(path: impl AsRef<Path>) -> Result<Self, BindError> {
-        Listener::bind(path.as_ref()).map(|listener| Self { listener })
+        Listener::bind(path.as_ref()).map(|listener| Self { listener, patience: Patience::default() })
+    }
+
+    /// The same server with another patience.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Where it listens.
@@ -72,10 +79,10 @@ impl Server {
     fn serve(&self, socket: OwnedFd, backend: &dyn Backend, interrupts: &Interrupts, stop: &Stop) -> io::Result<Ended> {
         info!("client connected");
         // The session is dropped before its connection: a peer that sees the connection end finds the device ready.
-        let connection = Connection::new(socket, stop);
+        let connection = Connection::new(socket, stop, self.patience);
         let over = Stop::new()?;
         Ok(thread::scope(|scope| {
-            let door = || refuse_others(&self.listener, connection.as_fd(), &over);
+            let door = || refuse_others(&self.listener, &connection, &over);
             if let Err(error) = thread::Builder::new().name("vfio-user-door".into()).spawn_scoped(scope, door) {
                 warn!(%error, "a second client will be left waiting: no thread to refuse it");
             }

@@ -1,6 +1,6 @@
 //! One client, from VERSION to its end: each command checked and carried out.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 use tracing::debug;
@@ -9,6 +9,7 @@ use vfio_bindings::bindings::vfio::{VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RES
 use super::{
     Backend, Interrupts, Region,
     connection::{Connection, Ended, Message},
+    descriptors::Descriptor,
     dma::DmaTable,
     message::{Command, Fields, HEADER_LEN, PutFields},
     regions::{self, Access},
@@ -36,7 +37,8 @@ impl<'a> Session<'a> {
     /// Serves the client until its connection ends. Returns why it ended.
     pub(super) fn serve(&mut self, connection: &Connection<'_>) -> Ended {
         loop {
-            if let Err(ended) = connection.receive().and_then(|message| self.answer(connection, message)) {
+            let agreed = self.agreed.is_some();
+            if let Err(ended) = connection.receive(agreed).and_then(|message| self.answer(connection, message)) {
                 return ended;
             }
         }
@@ -70,7 +72,7 @@ impl<'a> Session<'a> {
         &mut self,
         command: Command,
         payload: &[u8],
-        fds: Vec<OwnedFd>,
+        fds: Vec<Descriptor>,
         out: &mut Vec<u8>,
     ) -> Result<Option<BorrowedFd<'a>>, Errno> {
         let Some(agreed) = self.agreed else {
@@ -121,7 +123,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn set_irqs(&self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<(), Errno> {
+    fn set_irqs(&self, payload: &[u8], fds: Vec<Descriptor>) -> Result<(), Errno> {
         let armed = self.interrupts.set(payload, fds)?;
         for vector in armed.vectors {
             self.backend.irq_armed(armed.index, vector);

@@ -8,6 +8,7 @@ mod fuzz;
 mod independent_client;
 mod info;
 mod irqs;
+mod patience;
 mod peer;
 mod qemu;
 mod socket;

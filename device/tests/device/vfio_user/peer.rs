@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use cxl_cram_device::vfio_user::{Backend, Interrupts, Region, Server, Stop};
+use cxl_cram_device::vfio_user::{Backend, Interrupts, Patience, Region, Server, Stop};
 use rustix::{
     event::{EventfdFlags, eventfd},
     fs::{MemfdFlags, ftruncate, memfd_create},
@@ -192,9 +192,13 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn start() -> Self {
+        Self::with_patience(Patience::default())
+    }
+
+    pub(crate) fn with_patience(patience: Patience) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("device.sock");
-        let server = Server::bind(&path).unwrap();
+        let server = Server::bind(&path).unwrap().with_patience(patience);
         let device = Arc::new(TestDevice::new());
         let interrupts = Arc::new(Interrupts::new());
         let stop = Stop::new().unwrap();
