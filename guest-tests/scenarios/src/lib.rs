@@ -26,6 +26,8 @@ mod cram_zero_fails;
 mod cram_zero_late;
 mod dax;
 mod demotion;
+mod device_stopped;
+mod device_stopped_long;
 mod domain;
 mod enumerate;
 mod events;
@@ -93,6 +95,8 @@ const SCENARIOS: &[&Scenario] = &[
     &cram_zero_late::SCENARIO,
     &dax::SCENARIO,
     &demotion::SCENARIO,
+    &device_stopped::SCENARIO,
+    &device_stopped_long::SCENARIO,
     &domain::SCENARIO,
     &enumerate::SCENARIO,
     &events::SCENARIO,

@@ -16,7 +16,7 @@ use cxl_cram_device::control::api::{
 use cxl_cram_device::hdm::media::Threshold;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::Signal,
+    process::{Pid, Signal, kill_process},
 };
 use serde::Serialize;
 use signal_hook::low_level::signal_name;
@@ -192,6 +192,20 @@ impl Device {
         Ok(())
     }
 
+    /// Stops the device's process for this long, and lets it go on.
+    pub fn freeze(&self, time: Duration) -> Result<()> {
+        let process = Pid::from_child(&self.child);
+        // However this ends: a stopped process does not end by SIGTERM.
+        let _goes_on = GoesOn(process);
+        kill_process(process, Signal::STOP).context("cannot stop the device")?;
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            ensure!(!interrupted(), "interrupted");
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     /// Whether the scenario killed it.
     pub(crate) fn killed(&self) -> bool {
         self.killed
@@ -204,6 +218,15 @@ impl Device {
             .with_context(|| format!("the device did not stop within {LIMIT:?}"))?;
         ensure!(status.success(), "the device ended with {status}");
         Ok(())
+    }
+}
+
+/// Lets a stopped process go on when dropped.
+struct GoesOn(Pid);
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        let _: rustix::io::Result<()> = kill_process(self.0, Signal::CONT);
     }
 }
 
