@@ -7,11 +7,9 @@ use std::{
     os::fd::BorrowedFd,
     sync::{Arc, Weak},
     thread,
-    time::Duration,
 };
 
 use cxl_cram_device::{
-    cxl::{Type3, Type3Config},
     hdm::{
         Resident, Window,
         media::{
@@ -20,28 +18,26 @@ use cxl_cram_device::{
         },
         trap::TrapWindow,
     },
-    serve::{Board, MsixWire},
     store::{Block, Codec},
-    vfio_user::{Backend, Interrupts},
 };
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
-const PAGE: u64 = 4096;
-const MIB: u64 = 1 << 20;
+pub(crate) const PAGE: u64 = 4096;
+pub(crate) const MIB: u64 = 1 << 20;
 const CAPACITY: u64 = 16 * MIB;
 
 fn percent(low: f64, high: f64) -> Watermarks {
     Watermarks { low: Threshold::Percent(low), high: Threshold::Percent(high) }
 }
 
-fn medium(physical: u64) -> Arc<Media> {
+pub(crate) fn medium(physical: u64) -> Arc<Media> {
     let watermarks = percent(10.0, 20.0);
     Media::new(&MediaConfig { capacity: CAPACITY, physical, codec: Codec::Lz4, watermarks }).unwrap()
 }
 
 /// A block that does not compress.
-fn noise(seed: u64) -> Block {
+pub(crate) fn noise(seed: u64) -> Block {
     let mut block = [0; 4096];
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for bytes in block.chunks_exact_mut(8) {
@@ -53,7 +49,7 @@ fn noise(seed: u64) -> Block {
     block
 }
 
-fn load(media: &Media, block: u64) -> Block {
+pub(crate) fn load(media: &Media, block: u64) -> Block {
     let mut out = [0; 4096];
     media.load(block, &mut out);
     out
@@ -465,118 +461,6 @@ fn after_a_power_cycle_nothing_is_left_and_no_event_is_sent() {
     assert_eq!(load(&media, 5), [0; 4096]);
     (0..240).for_each(|block| media.store(block, &noise(block)));
     assert_eq!(*events.lock(), [MediaEvent::Crossed(Crossing::Low)]);
-}
-
-/// A window that is about to drop its copies, until it may.
-#[derive(Default)]
-struct Slow {
-    may: Mutex<bool>,
-    allowed: Condvar,
-    log: Mutex<Vec<&'static str>>,
-}
-
-impl Slow {
-    fn allow(&self) {
-        *self.may.lock() = true;
-        self.allowed.notify_all();
-    }
-}
-
-impl Window for Slow {
-    fn mmap_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-    fn read(&self, _dpa: u64, _data: &mut [u8]) {
-        self.log.lock().push("read");
-    }
-    fn write(&self, _dpa: u64, _data: &[u8]) {}
-    fn flush(&self) {}
-    fn invalidate(&self, _dpa: Range<u64>) {
-        let mut may = self.may.lock();
-        while !*may {
-            self.allowed.wait(&mut may);
-        }
-        self.log.lock().push("dropped");
-    }
-    fn resident(&self) -> Resident {
-        Resident::default()
-    }
-}
-
-/// Does it on a thread of its own and fails if it does not come back.
-fn in_time(what: impl FnOnce() + Send + 'static) {
-    let (done, waits) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        what();
-        done.send(()).unwrap();
-    });
-    waits.recv_timeout(Duration::from_secs(60)).unwrap();
-}
-
-#[test]
-fn a_power_cycle_is_over_for_the_medium_before_the_window_has_dropped_its_copies() {
-    let media = medium(MIB);
-    for block in 0..300 {
-        media.store(block, &noise(block));
-    }
-    let window = Arc::new(Slow::default());
-    media.set_window(&window);
-    in_time({
-        let media = Arc::clone(&media);
-        move || media.power_cycle()
-    });
-    let occupancy = media.occupancy_now();
-    assert_eq!((occupancy.usage.used, occupancy.poisoned, occupancy.overflows, occupancy.blocked), (0, 0, 0, false));
-    assert_eq!(load(&media, 5), [0; 4096]);
-    media.store(5, &noise(5));
-    assert_eq!(load(&media, 5), [0; 4096], "what the window writes back is of the time before");
-
-    window.allow();
-    media.wait_until_clear();
-    media.store(5, &noise(5));
-    assert_eq!(load(&media, 5), noise(5));
-    assert_eq!(media.occupancy_now().usage, media.occupancy().usage);
-}
-
-#[test]
-fn commands_and_accesses_of_the_next_client_wait_until_the_window_has_dropped_its_copies() {
-    let media = medium(MIB);
-    let window = Arc::new(Slow::default());
-    media.set_window(&window);
-    let interrupts = Arc::new(Interrupts::new());
-    let function = Type3::new(&Type3Config::default(), Arc::clone(&media), Arc::new(MsixWire::new(&interrupts)));
-    let board = Board::new(function, Arc::clone(&media), Arc::clone(&window) as _);
-    in_time({
-        let board = Arc::clone(&board);
-        move || board.client_connected()
-    });
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            media.zero(0..PAGE).unwrap();
-            window.log.lock().push("zeroed");
-        });
-        scope.spawn(|| {
-            assert!(board.mmap_fd(2).is_none());
-            window.log.lock().push("mapped");
-        });
-        scope.spawn(|| board.read(2, 0, &mut [0; 8]).unwrap());
-        // Long enough for those that would not wait.
-        thread::sleep(Duration::from_millis(100));
-        window.allow();
-    });
-    let log = window.log.lock();
-    assert_eq!((log.len(), log[0]), (5, "dropped"), "{log:?}: the power cycle's, then what waited for it");
-}
-
-#[test]
-fn the_physical_size_and_the_watermarks_outlive_a_power_cycle() {
-    let media = medium(64 * PAGE);
-    media.set_physical(32 * PAGE).unwrap();
-    media.power_cycle();
-    media.wait_until_clear();
-    assert_eq!(media.occupancy().usage.physical, 32 * PAGE);
-    let low = 32 * PAGE / 10;
-    assert_eq!(media.occupancy().low_watermark / PAGE, low / PAGE);
 }
 
 proptest! {

@@ -16,6 +16,7 @@ mod cxl_config_function;
 mod cxl_mailbox;
 mod generate;
 mod hdm_media;
+mod hdm_power;
 mod hdm_recompress;
 mod hdm_trap;
 mod serve;
