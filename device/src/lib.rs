@@ -2,6 +2,8 @@
 //!
 //! One room a layer, and each knows only the rooms listed before it:
 //!
+//! - [`sandbox`]: what the process gives up before it serves.
+//! - [`guardian`]: the process that tidies up after it.
 //! - [`store`]: 4 KiB blocks in, compressed bytes in a bounded arena out. Knows no CXL.
 //! - [`shape`]: how large a device can be, and the units of that.
 //! - [`hdm`]: the medium behind the HDM (store, poison, watermarks) and the windows through which guest loads and
@@ -21,7 +23,9 @@ pub mod bench;
 pub mod cli;
 pub mod control;
 pub mod cxl;
+pub mod guardian;
 pub mod hdm;
+pub mod sandbox;
 pub mod serve;
 pub mod shape;
 pub mod store;

@@ -34,6 +34,11 @@ impl Server {
         self.listener.path()
     }
 
+    /// From now on a [guardian](crate::guardian) removes the path, not this server.
+    pub fn leave_to_guardian(&mut self) {
+        self.listener.leave_to_guardian();
+    }
+
     /// Serves clients until `stop` is triggered. Commands are executed one at a time, across all clients.
     ///
     /// # Errors

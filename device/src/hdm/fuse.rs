@@ -10,13 +10,12 @@ mod chunks;
 mod evict;
 mod flusher;
 mod fs;
-mod guardian;
 mod mount;
+mod mounted;
 mod pagecache;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    fs::{File, OpenOptions},
     io,
     ops::Range,
     os::{
@@ -32,21 +31,24 @@ use std::{
     time::Duration,
 };
 
-use fuser::{BackgroundSession, Config, MountOption, Session};
+use fuser::BackgroundSession;
 use parking_lot::{Condvar, Mutex};
 
+pub use self::mounted::MountedWindow;
 use self::{
     cache::{Cache, Leaving},
     evict::Kernel,
     flusher::Flusher,
-    fs::{Parked, WindowFs},
-    guardian::Guardian,
-    mount::MountPoint,
+    fs::Parked,
 };
 use super::{Resident, Window, media::Media};
 use cxl_cram_kit::size::format_bytes;
 
-use crate::store::BLOCK_SIZE;
+use crate::{
+    guardian::{Guardian, GuardianConfig},
+    sandbox::User,
+    store::BLOCK_SIZE,
+};
 
 /// Threads that answer the kernel.
 const HANDLERS: usize = 2;
@@ -63,6 +65,10 @@ pub struct FuseConfig {
     pub readahead: u32,
     /// Where the private directory is made.
     pub directory: PathBuf,
+    /// The owner of the window's file, if it is not the user who mounts it: that takes root.
+    pub owner: Option<User>,
+    /// What the window's guardian removes besides it.
+    pub guardian: GuardianConfig,
 }
 
 impl Default for FuseConfig {
@@ -72,6 +78,8 @@ impl Default for FuseConfig {
             flush_interval: Duration::from_millis(200),
             readahead: 128 << 10,
             directory: std::env::temp_dir(),
+            owner: None,
+            guardian: GuardianConfig::default(),
         }
     }
 }
@@ -104,6 +112,9 @@ pub enum WindowError {
     /// The mounted file cannot be used.
     #[error("cannot open the file of the mounted window")]
     File(#[source] io::Error),
+    /// There is no guardian, so nothing would unmount the window.
+    #[error("cannot start the guardian of the window; raise the limits on processes and open files")]
+    Guardian(#[source] io::Error),
     /// A thread cannot be started.
     #[error("cannot start a thread for the window; raise the limit on processes")]
     Thread(#[source] io::Error),
@@ -139,6 +150,29 @@ struct State {
 }
 
 impl Shared {
+    fn new(media: Arc<Media>, cache_bytes: u64) -> Self {
+        let capacity = media.capacity();
+        Self {
+            media,
+            capacity,
+            state: Mutex::new(State {
+                cache: Cache::new(capacity / BLOCK_SIZE as u64, cache_bytes / BLOCK_SIZE as u64),
+                parked: VecDeque::new(),
+                later: BTreeSet::new(),
+                dropping: false,
+                stopping: false,
+            }),
+            wake: Condvar::new(),
+            settled: Condvar::new(),
+            flusher: Flusher::default(),
+            faults: AtomicU64::new(0),
+            written_back: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            overruns: AtomicU64::new(0),
+        }
+    }
+
     /// The bytes of an evicted chunk that are inside the file.
     fn bytes_of(&self, leaving: &Leaving) -> Range<u64> {
         let pages = leaving.span();
@@ -161,95 +195,18 @@ pub struct FuseWindow {
 struct Running {
     shared: Arc<Shared>,
     kernel: Arc<Kernel>,
-    device: u64,
     session: BackgroundSession,
     threads: Vec<JoinHandle<()>>,
-    guardian: Option<Guardian>,
-    mount: MountPoint,
+    guardian: Guardian,
 }
 
 impl FuseWindow {
     /// The smallest cache: reads under way and a margin to evict ahead of them.
     pub const MIN_CACHE: u64 = 4 << 20;
 
-    /// Mounts a window onto this medium, joined to it.
+    /// Mounts a window onto this medium, joined to it, and serves it.
     pub fn new(config: FuseConfig, media: Arc<Media>) -> Result<Arc<Self>, WindowError> {
-        if config.cache_bytes < Self::MIN_CACHE {
-            return Err(WindowError::CacheTooSmall { bytes: config.cache_bytes, least: Self::MIN_CACHE });
-        }
-        File::options().read(true).write(true).open("/dev/fuse").map_err(WindowError::NoFuse)?;
-        mount::remove_stale(&config.directory);
-
-        let capacity = media.capacity();
-        let shared = Arc::new(Shared {
-            media,
-            capacity,
-            state: Mutex::new(State {
-                cache: Cache::new(capacity / BLOCK_SIZE as u64, config.cache_bytes / BLOCK_SIZE as u64),
-                parked: VecDeque::new(),
-                later: BTreeSet::new(),
-                dropping: false,
-                stopping: false,
-            }),
-            wake: Condvar::new(),
-            settled: Condvar::new(),
-            flusher: Flusher::default(),
-            faults: AtomicU64::new(0),
-            written_back: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
-            busy: AtomicU64::new(0),
-            overruns: AtomicU64::new(0),
-        });
-
-        let parent = std::path::absolute(&config.directory)
-            .and_then(|parent| parent.canonicalize())
-            .map_err(|source| WindowError::Directory { parent: config.directory.clone(), source })?;
-        let mount = MountPoint::new(&parent).map_err(|source| WindowError::Directory { parent, source })?;
-        let mut options = Config::default();
-        options.mount_options = vec![
-            MountOption::FSName(mount::SOURCE.into()),
-            MountOption::DefaultPermissions,
-            MountOption::NoExec,
-            MountOption::NoAtime,
-        ];
-        options.n_threads = Some(HANDLERS);
-        options.clone_fd = true;
-        let filesystem = WindowFs::new(Arc::clone(&shared), config.readahead.max(BLOCK_SIZE as u32));
-        let session = Session::new(filesystem, mount.path(), &options).map_err(WindowError::Mount)?;
-        let notifier = session.notifier();
-        let session = session.spawn().map_err(WindowError::Thread)?;
-
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(mount.path().join(fs::FILE_NAME))
-            .map_err(WindowError::File)?;
-        let device = rustix::fs::fstat(&file).map_err(|error| WindowError::File(error.into()))?.st_dev;
-        if let Err(error) = mount::lift_dirty_limits(device) {
-            tracing::warn!(
-                %error,
-                "cannot lift the kernel's limit on dirty pages of the window (needs root): guests that store a lot are slowed down"
-            );
-        }
-
-        let guardian = Guardian::start(mount.path(), device)
-            .inspect_err(|error| {
-                tracing::warn!(%error, "no guardian for the window: if this server is killed it may hang until its mount is aborted");
-            })
-            .ok();
-
-        let kernel = Arc::new(Kernel { file, notifier });
-        let mut running =
-            Running { shared: Arc::clone(&shared), kernel, device, session, threads: Vec::new(), guardian, mount };
-        let started = running.start("window-evict", evict::evict).and_then(|()| {
-            let interval = config.flush_interval;
-            running.start("window-flush", move |shared, kernel| flusher::flush(shared, kernel, interval))
-        });
-        // Dropped on error, which stops the threads that were started.
-        let window = Arc::new(Self { shared, running: Some(running) });
-        started.map_err(WindowError::Thread)?;
-        window.shared.media.set_window(&window);
-        Ok(window)
+        Self::mount(&config, media)?.serve()
     }
 
     fn kernel(&self) -> &Kernel {
@@ -388,21 +345,16 @@ impl Running {
                 tracing::error!("a thread of the window panicked");
             }
         }
-        let aborted = self.mount.abort(self.device);
+        let aborted = self.guardian.abort();
         drop(self.kernel);
-        match aborted {
-            Ok(()) => {
-                if let Err(error) = self.session.join() {
-                    tracing::warn!(%error, "the window's session ended badly");
-                }
-            }
-            // Its threads end when the last client lets go of the file.
-            Err(error) => {
-                tracing::debug!(%error, "cannot abort the window's connection");
-                drop(self.session);
-            }
+        if !aborted {
+            tracing::debug!("cannot abort the window's connection");
+            // Its threads end when the last client lets go of the file, and it has no right to unmount.
+            std::mem::forget(self.session);
+        } else if let Err(error) = self.session.join() {
+            tracing::warn!(%error, "the window's session ended badly");
         }
+        // Unmounts, and removes the directory.
         drop(self.guardian);
-        drop(self.mount);
     }
 }

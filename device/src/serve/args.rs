@@ -7,6 +7,7 @@ use cxl_cram_kit::size::{exact_bytes, parse_bytes};
 
 use crate::{
     hdm::{fuse::FuseConfig, media::Threshold},
+    sandbox::User,
     store::Codec,
 };
 
@@ -94,6 +95,15 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HEX", default_value = "0xc7a30001", value_parser = parse_serial)]
     pub serial: u64,
 
+    /// As root: serve as this user, without supplementary groups. The sockets and the window's file are this user's
+    #[arg(long, value_name = "NAME|UID[:GID]")]
+    pub user: Option<User>,
+
+    /// Whether the server gives up every right before it serves: files, programs, sockets, other processes. `off` is for a
+    /// debugger, or a tracer of system calls: a guest that takes the server over then has all rights of its user
+    #[arg(long, value_enum, default_value_t = Sandbox::On)]
+    pub sandbox: Sandbox,
+
     /// Log more: -v for events, -vv for every register access ($CXL_CRAM_LOG takes tracing filters)
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -128,6 +138,15 @@ impl WindowKind {
             Self::Trap => "trap",
         }
     }
+}
+
+/// Whether the server confines itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sandbox {
+    /// As far as the kernel lets it; a warning says what is missing
+    On,
+    /// Not at all
+    Off,
 }
 
 fn parse_serial(text: &str) -> Result<u64, String> {

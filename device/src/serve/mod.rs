@@ -24,6 +24,7 @@ use vfio_bindings::bindings::vfio::{
 use crate::{
     control::{self, DeviceCommands, Events},
     cxl::{Msix, Type3, Type3Config},
+    guardian::{Guardian, GuardianConfig},
     hdm::{
         Window,
         fuse::{FuseConfig, FuseWindow},
@@ -31,6 +32,7 @@ use crate::{
         recompressor::{Recompressor, RecompressorConfig},
         trap::TrapWindow,
     },
+    sandbox::{self, User},
     store::Codec,
     vfio_user::{Backend, Interrupts, Region, Server, Stop},
 };
@@ -40,7 +42,7 @@ const BAR2: u32 = VFIO_PCI_BAR2_REGION_INDEX;
 const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
 const MSIX: u32 = VFIO_PCI_MSIX_IRQ_INDEX;
 
-pub use self::args::{ServeArgs, WindowKind};
+pub use self::args::{Sandbox, ServeArgs, WindowKind};
 
 /// The device as the wire sees it.
 pub struct Board {
@@ -181,8 +183,11 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     }
 
     // Sockets first: a path that is in use is reported before anything is mounted.
-    let server = Server::bind(&args.socket)?;
-    let control = args.control.as_deref().map(control::Server::bind).transpose()?;
+    let mut server = Server::bind(&args.socket)?;
+    let mut control = args.control.as_deref().map(control::Server::bind).transpose()?;
+    if let Some(user) = args.user {
+        give_sockets(args, user)?;
+    }
 
     let media = Media::new(&MediaConfig {
         capacity: args.capacity,
@@ -190,17 +195,25 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         codec: args.codec,
         watermarks: args.watermarks(),
     })?;
-    let window: Arc<dyn Window> = match args.window {
-        WindowKind::Trap => TrapWindow::new(Arc::clone(&media)),
-        WindowKind::Fuse => FuseWindow::new(
-            FuseConfig {
-                cache_bytes: args.cache,
-                flush_interval: args.flush_interval(),
-                readahead: u32::try_from(args.readahead).unwrap_or(u32::MAX),
-                ..FuseConfig::default()
-            },
-            Arc::clone(&media),
-        )?,
+    // The guardian starts before rights are given up, and whatever serves the guest after that.
+    let guardian = GuardianConfig {
+        sockets: [Some(&args.socket), args.control.as_ref()].into_iter().flatten().cloned().collect(),
+        unconfined: args.sandbox == Sandbox::Off,
+    };
+    let (mounted, _guardian) = match args.window {
+        WindowKind::Trap => (None, Some(Guardian::start(None, &guardian).context("cannot start the guardian")?)),
+        WindowKind::Fuse => (Some(FuseWindow::mount(&fuse_config(args, guardian), Arc::clone(&media))?), None),
+    };
+    server.leave_to_guardian();
+    if let Some(control) = &mut control {
+        control.leave_to_guardian();
+    }
+    // It names the working directory.
+    let ready = ready_line(args);
+    give_up_rights(args)?;
+    let window: Arc<dyn Window> = match mounted {
+        Some(mounted) => mounted.serve()?,
+        None => TrapWindow::new(Arc::clone(&media)),
     };
     let interrupts = Arc::new(Interrupts::new());
     let msix = Arc::new(MsixWire::new(&interrupts));
@@ -239,7 +252,8 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         let control = control.transpose().context("cannot start the thread of the control socket")?;
         // Whatever ends the wire also ends the control socket's thread.
         let wire_ended = stop.on_drop();
-        announce(args);
+        // A reader that has gone away is no reason to stop serving.
+        let _ = writeln!(std::io::stdout(), "{ready}");
         let served = server.run(&*board, &interrupts, &stop).context("the socket failed");
         // So that the window ends on this thread, and is unmounted before the process ends.
         media.wait_until_clear();
@@ -249,6 +263,39 @@ pub fn run(args: &ServeArgs) -> Result<()> {
             _ => served,
         }
     })
+}
+
+fn fuse_config(args: &ServeArgs, guardian: GuardianConfig) -> FuseConfig {
+    FuseConfig {
+        cache_bytes: args.cache,
+        flush_interval: args.flush_interval(),
+        readahead: u32::try_from(args.readahead).unwrap_or(u32::MAX),
+        owner: args.user,
+        guardian,
+        ..FuseConfig::default()
+    }
+}
+
+/// Makes the sockets this user's, who has to connect to them.
+fn give_sockets(args: &ServeArgs, user: User) -> Result<()> {
+    for path in [Some(&args.socket), args.control.as_ref()].into_iter().flatten() {
+        std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
+            .with_context(|| format!("cannot give {} to user {user}; --user needs root", path.display()))?;
+    }
+    Ok(())
+}
+
+/// From here on this thread, and every thread it starts, can do nothing but serve.
+fn give_up_rights(args: &ServeArgs) -> Result<()> {
+    if let Some(user) = args.user {
+        user.assume()?;
+    }
+    if args.sandbox == Sandbox::On
+        && let Some(warning) = sandbox::enter()?.warning()
+    {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
 }
 
 /// Gives this process a mount namespace of its own, if it is permitted to: the window's mount then disappears with the
@@ -262,16 +309,14 @@ fn keep_mounts_private() {
     }
 }
 
-/// Prints the ready line, with the arguments to paste into QEMU's command line.
-fn announce(args: &ServeArgs) {
+/// The ready line, with the arguments to paste into QEMU's command line.
+fn ready_line(args: &ServeArgs) -> String {
     let socket = std::path::absolute(&args.socket).unwrap_or_else(|_| args.socket.clone());
     let device = qemu::vfio_user_pci("rp0", &socket);
-    let line = format!(
+    format!(
         "ready: {} promised, {} of media; attach with: -device pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1 \
          -device cxl-rp,port=0,bus=cxl.1,id=rp0,chassis=0,slot=2 -device '{device}'",
         format_bytes(args.capacity),
         format_bytes(args.physical()),
-    );
-    // A reader that has gone away is no reason to stop serving.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    )
 }

@@ -11,12 +11,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{OFlags, fcntl_getfl, fcntl_setfl, readlink},
+    fs::{OFlags, fcntl_getfl, fcntl_setfl, readlinkat},
     io::Errno,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg},
 };
 
 use super::message::MAX_MSG_FDS;
+use crate::sandbox::own_descriptors;
 
 /// A descriptor that came with a message.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Descriptor {
     /// file's: the client sees it too.
     fn new(fd: OwnedFd) -> Self {
         let made = || -> Result<bool, Errno> {
-            let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
+            let link = readlinkat(own_descriptors()?, fd.as_raw_fd().to_string(), Vec::new())?;
             if link.as_bytes() != b"anon_inode:[eventfd]" {
                 return Ok(false);
             }

@@ -18,6 +18,7 @@ use super::{
     socket::{Accepted, Listener, OUT_OF_RESOURCES_PAUSE},
     stop::{Interrupted, Stop},
 };
+use crate::sandbox::own_descriptors;
 
 /// A vfio-user server on a UNIX socket of mode 0600.
 ///
@@ -34,6 +35,8 @@ impl Server {
     /// Binds the socket and listens. A stale socket (ours, and no process listens on it) is replaced; anything else at
     /// the path is an error. The path is unlinked when the server is dropped, if it is still this server's.
     pub fn bind(path: impl AsRef<Path>) -> Result<Self, BindError> {
+        // Opened before any client is there: what it passes is looked up in it.
+        let _ = own_descriptors();
         Listener::bind(path.as_ref()).map(|listener| Self { listener, patience: Patience::default() })
     }
 
@@ -46,6 +49,11 @@ impl Server {
     /// Where it listens.
     pub fn path(&self) -> &Path {
         self.listener.path()
+    }
+
+    /// From now on a [guardian](crate::guardian) removes the path, not this server.
+    pub fn leave_to_guardian(&mut self) {
+        self.listener.leave_to_guardian();
     }
 
     /// Serves clients until `stop` is triggered, which ends it also in the middle of a message. An error only when

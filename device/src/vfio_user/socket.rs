@@ -62,6 +62,8 @@ pub enum BindError {
 pub(crate) struct Listener {
     socket: OwnedFd,
     path: PathBuf,
+    /// The guardian removes it.
+    left: bool,
     /// Device and inode of the socket at the path.
     identity: (u64, u64),
 }
@@ -98,7 +100,7 @@ impl Listener {
             other => system(other),
         })?;
         let identity = rustix::fs::lstat(path).map(|stat| identity(&stat)).map_err(system)?;
-        let listener = Self { socket, path: path.to_owned(), identity };
+        let listener = Self { socket, path: path.to_owned(), left: false, identity };
         rustix::net::listen(&listener.socket, BACKLOG).map_err(system)?;
         Ok(listener)
     }
@@ -122,6 +124,11 @@ impl Listener {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Leaves the path to the guardian: this process has given up the right to remove it.
+    pub(crate) fn leave_to_guardian(&mut self) {
+        self.left = true;
+    }
 }
 
 impl AsFd for Listener {
@@ -132,7 +139,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if rustix::fs::lstat(&self.path).is_ok_and(|stat| identity(&stat) == self.identity) {
+        if !self.left && rustix::fs::lstat(&self.path).is_ok_and(|stat| identity(&stat) == self.identity) {
             let _ = rustix::fs::unlink(&self.path);
         }
     }

@@ -5,16 +5,18 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::{
-        fs::symlink,
+        fs::{MetadataExt, symlink},
         net::{UnixListener, UnixStream},
+        process::CommandExt,
     },
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use cxl_cram_device::serve::qemu::MESSAGE_TIMEOUT_MS;
 use rustix::process::{Pid, Signal, kill_process};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 /// Refused with this on standard error, one line, and nothing listens.
 #[track_caller]
@@ -141,7 +143,7 @@ fn the_arguments_for_qemu_keep_a_device_that_stands_still_attached() {
 }
 
 #[test]
-fn every_thread_of_a_serving_device_has_a_name() {
+fn every_thread_of_a_serving_device_has_a_name_and_no_rights() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let mut server = Command::new(env!("CARGO_BIN_EXE_cxl-cram-device"))
@@ -171,6 +173,143 @@ fn every_thread_of_a_serving_device_has_a_name() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(names(), expected);
+    // And no rights.
+    let status =
+        |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.unwrap().path().join("status"));
+    for status in std::fs::read_dir(&tasks).unwrap().map(|task| status(task).unwrap()) {
+        for (right, without) in [("CapPrm", "0000000000000000"), ("NoNewPrivs", "1"), ("Seccomp", "2")] {
+            assert_eq!(line(&status, right), without, "{right} of {status}");
+        }
+    }
     kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
     assert!(server.wait().unwrap().success());
+}
+
+/// What a line of `/proc/PID/status` says.
+#[track_caller]
+fn line<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap().trim()
+}
+
+/// A server with a trapped window and both sockets in this directory, which is ready. More may be set before it starts.
+fn trapped(directory: &Path, more: &[&str], set: impl FnOnce(&mut Command)) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-cram-device"));
+    command.args(["serve", "--window", "trap", "--capacity", "256M", "--socket", "s", "--control", "c"]).args(more);
+    command.current_dir(directory).env_remove("CXL_CRAM_LOG").stdout(Stdio::piped()).stderr(Stdio::piped());
+    set(&mut command);
+    let mut server = command.spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    assert!(ready.starts_with("ready: "), "{}", log(server));
+    server
+}
+
+/// What a server has written to standard error by its end.
+fn log(mut server: Child) -> String {
+    let mut log = String::new();
+    server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    server.wait().unwrap();
+    log
+}
+
+/// Ends a server in order.
+fn stopped(server: Child) -> String {
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    log(server)
+}
+
+#[test]
+fn a_server_that_stops_takes_its_sockets_along() {
+    let directory = tempfile::tempdir().unwrap();
+    for sandbox in ["on", "off"] {
+        let server = trapped(directory.path(), &["--sandbox", sandbox], |_| {});
+        assert_eq!(directory.path().read_dir().unwrap().count(), 2);
+        assert_eq!(stopped(server), "");
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0, "--sandbox {sandbox}");
+    }
+}
+
+#[test]
+fn the_sockets_of_a_server_that_is_killed_are_removed_unless_another_has_replaced_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = trapped(directory.path(), &[], |_| {});
+    std::fs::remove_file(directory.path().join("c")).unwrap();
+    let _other = UnixListener::bind(directory.path().join("c")).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while directory.path().join("s").exists() {
+        assert!(Instant::now() < end, "the guardian does not remove the socket");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(directory.path().join("c").exists(), "of another process");
+}
+
+/// Has a system call fail in the programs that this command starts, as on a kernel without it.
+fn without(command: &mut Command, call: libc::c_long, error: i32) {
+    let rules = [(call, Vec::new())].into_iter().collect();
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let fails = SeccompAction::Errno(error as u32);
+    let filter: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, fails, arch).unwrap().try_into().unwrap();
+    // SAFETY: between fork and exec it makes two system calls and allocates nothing.
+    unsafe {
+        command.pre_exec(move || seccompiler::apply_filter(&filter).map_err(|_| std::io::ErrorKind::Other.into()));
+    }
+}
+
+#[test]
+fn a_kernel_that_cannot_confine_gets_one_warning_and_a_device() {
+    for (call, error, sentence) in [
+        (libc::SYS_landlock_create_ruleset, libc::ENOSYS, "this kernel has no Landlock"),
+        (libc::SYS_seccomp, libc::EINVAL, "this kernel has no seccomp filters"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let server = trapped(directory.path(), &[], |command| without(command, call, error));
+        let log = stopped(server);
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains(sentence), "{log}");
+    }
+}
+
+#[test]
+fn a_user_that_is_none_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for (user, sentence) in [
+        ("no-such-user", "there is no user 'no-such-user'; give a name of the password database, or UID:GID"),
+        ("3999999999", "user id 3999999999 is not in the password database; give its group as well, as 3999999999:GID"),
+        ("0:wheel", "'wheel' is not a group id"),
+    ] {
+        assert_refused(directory.path(), &["--socket", "s", "--user", user], 2, sentence);
+    }
+    if !rustix::process::geteuid().is_root() {
+        let flags = ["--socket", "s", "--window", "trap", "--user", "3999999999:1"];
+        assert_refused(directory.path(), &flags, 1, "--user needs root");
+    }
+}
+
+#[test]
+fn root_serves_as_the_user_it_is_given_who_owns_the_sockets() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for sandbox in ["on", "off"] {
+        let directory = tempfile::tempdir().unwrap();
+        let server = trapped(directory.path(), &["--user", "65534:65533", "--sandbox", sandbox], |_| {});
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+        for (name, expected) in [
+            ("Uid", "65534\t65534\t65534\t65534"),
+            ("Gid", "65533\t65533\t65533\t65533"),
+            ("Groups", ""),
+            ("CapPrm", "0000000000000000"),
+            ("CapBnd", "0000000000000000"),
+        ] {
+            assert_eq!(line(&status, name), expected, "{name}");
+        }
+        for socket in ["s", "c"] {
+            let metadata = std::fs::metadata(directory.path().join(socket)).unwrap();
+            assert_eq!((metadata.uid(), metadata.mode() & 0o777), (65534, 0o600));
+        }
+        assert_eq!(stopped(server), "");
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0, "root's guardian removes them");
+    }
 }

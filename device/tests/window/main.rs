@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod contained;
 mod fuse;
 mod kill;
 mod serving;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let trials = [
         trials("fuse", fuse::TESTS, no_fuse.is_some()),
         trials("fuse", fuse::TESTS_WITHOUT_FUSE, false),
+        trials("contained", contained::TESTS, no_fuse.is_some()),
         trials("kill", kill::TESTS, no_fuse.is_some()),
         trials("serving", serving::TESTS, no_fuse.is_some()),
     ];

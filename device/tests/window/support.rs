@@ -207,6 +207,13 @@ pub(crate) fn client_process() -> bool {
                 }
                 b
             }
+            // What lz4 keeps as it is and zstd halves.
+            "nibbles" => {
+                for word in a * PAGE / 8..(a + b) * PAGE / 8 {
+                    words[word as usize].store(noise_word(word * 8) & 0x0f0f_0f0f_0f0f_0f0f, Ordering::Relaxed);
+                }
+                b
+            }
             "race" => race(words, a, b),
             "sweep" => sweep(words, a, &resident),
             "resident" => resident(),

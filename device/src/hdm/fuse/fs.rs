@@ -19,6 +19,7 @@ use fuser::{
 };
 
 use super::{super::bytes, Shared, pages_of};
+use crate::sandbox::User;
 
 /// The file's name in the directory.
 pub(super) const FILE_NAME: &str = "hdm";
@@ -85,8 +86,10 @@ pub(super) struct WindowFs {
 }
 
 impl WindowFs {
-    pub(super) fn new(shared: Arc<Shared>, readahead: u32) -> Self {
-        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    /// The file belongs to `owner`, or to the user of this process.
+    pub(super) fn new(shared: Arc<Shared>, readahead: u32, owner: Option<User>) -> Self {
+        let ours = || User { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        let User { uid, gid } = owner.unwrap_or_else(ours);
         Self { shared, readahead, uid, gid }
     }
 

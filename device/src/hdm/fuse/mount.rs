@@ -1,8 +1,13 @@
 //! Where the window is mounted: a private directory that is removed again, by its own path and nothing else's.
 
 use std::{
+    ffi::OsString,
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    mem::ManuallyDrop,
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{DirBuilderExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -20,7 +25,7 @@ const PREFIX: &str = "cxl-cram-window";
 /// The source the mount table shows.
 pub(super) const SOURCE: &str = "cxl-cram";
 
-/// A private directory, removed on drop.
+/// A private directory, unmounted and removed on drop.
 #[derive(Debug)]
 pub(super) struct MountPoint {
     path: PathBuf,
@@ -45,15 +50,15 @@ impl MountPoint {
         &self.path
     }
 
-    /// Ends the connection, so that threads that wait for requests return, also while a client maps the file. Call it
-    /// while a file of the mount is open: only then is `device` surely still this mount's.
-    pub(super) fn abort(&self, device: u64) -> io::Result<()> {
-        if mounted_device(&self.path)? == Some(device) && unmount(&self.path, UnmountFlags::FORCE) != Err(Errno::PERM) {
-            // Aborted even when it is too busy to be unmounted.
-            return Ok(());
-        }
-        // Without privilege, by the connection's own number: it belongs to the user that mounted.
-        fs::write(format!("/sys/fs/fuse/connections/{}/abort", rustix::fs::minor(device)), "1")
+    /// The device that is mounted here.
+    pub(super) fn device(&self) -> io::Result<u64> {
+        mounted_device(&self.path)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the mount table does not have it"))
+    }
+
+    /// Where it is. From now on the guardian unmounts and removes it.
+    pub(super) fn leave_to_guardian(self) -> PathBuf {
+        std::mem::take(&mut ManuallyDrop::new(self).path)
     }
 }
 
@@ -123,16 +128,34 @@ fn mounted_device(path: &Path) -> io::Result<Option<u64>> {
     Ok(table.lines().rev().find_map(|line| parse_mount(line, path)))
 }
 
-/// `36 35 0:40 / /mnt rw,... shared:1 - fuse SOURCE rw,...` (proc(5)). Our paths have nothing the table would escape; if
-/// the parent has, the mount is not found and left alone.
+/// `36 35 0:40 / /mnt rw,... shared:1 - fuse SOURCE rw,...` (proc(5)).
 fn parse_mount(line: &str, path: &Path) -> Option<u64> {
     let (left, right) = line.split_once(" - ")?;
     let mut left = left.split(' ').skip(2);
     let (major, minor) = left.next()?.split_once(':')?;
     let at = left.nth(1)?;
     let mut right = right.split(' ');
-    let ours = right.next()?.starts_with("fuse") && right.next()? == SOURCE && Path::new(at) == path;
+    let ours = right.next()?.starts_with("fuse") && right.next()? == SOURCE && unescaped(at) == path;
     ours.then_some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// A path of the mount table, which writes blanks, line ends and backslashes as `\040`: three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, more @ ..] = rest {
+        let escaped = more.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match escaped.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &more[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
 }
 
 #[cfg(test)]
@@ -147,6 +170,8 @@ mod tests {
         assert_eq!(parse_mount(ours, Path::new("/t/cxl-cram-window-7-1")), None);
         assert_eq!(parse_mount(&ours.replace("fuse cxl-cram", "fuse sshfs"), path), None);
         assert_eq!(parse_mount(&ours.replace("fuse cxl-cram", "tmpfs cxl-cram"), path), None);
+        let blank = ours.replace("/t/", r"/a\040b\134/");
+        assert_eq!(parse_mount(&blank, Path::new(r"/a b\/cxl-cram-window-7-0")), Some(rustix::fs::makedev(0, 40)));
     }
 
     #[test]
