@@ -3,25 +3,13 @@
 //! Layouts are those of the CDAT specification 1.04. The operating system reads the table an entry at a time over
 //! [DOE](super::doe) and derives the memory's performance class from it.
 
-/// Latency and bandwidth of the memory as the device itself sees them: the link comes on top.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Performance {
-    /// Read latency in nanoseconds. 0 and 65535 mean "not given".
-    pub read_latency_ns: u16,
-    /// Write latency in nanoseconds.
-    pub write_latency_ns: u16,
-    /// Read bandwidth in GB/s (10^9).
-    pub read_bandwidth_gbs: u16,
-    /// Write bandwidth in GB/s.
-    pub write_bandwidth_gbs: u16,
-}
+mod file;
+mod performance;
 
-impl Default for Performance {
-    /// 250 ns reads, 300 ns writes, 16 GB/s each way: an expander with inline compression, hits and misses averaged.
-    fn default() -> Self {
-        Self { read_latency_ns: 250, write_latency_ns: 300, read_bandwidth_gbs: 16, write_bandwidth_gbs: 16 }
-    }
-}
+pub use self::{
+    file::CdatError,
+    performance::{Performance, PerformanceError, ReadWrite},
+};
 
 /// Bytes of the table's header.
 const HEADER_SIZE: usize = 16;
@@ -43,6 +31,7 @@ const READ_BANDWIDTH: u8 = 4;
 const WRITE_BANDWIDTH: u8 = 5;
 /// Base units: latency counts picoseconds, bandwidth MB/s.
 const NANOSECOND: u64 = 1000;
+const MEGABYTE_PER_SECOND: u64 = 1;
 const GIGABYTE_PER_SECOND: u64 = 1000;
 
 /// DSEMTS memory type: conventional memory with the specific-purpose attribute (EFI_MEMORY_SP).
@@ -62,10 +51,10 @@ impl Cdat {
         let mut entries = vec![
             vec![0; HEADER_SIZE],
             dsmas(capacity),
-            dslbis(READ_LATENCY, NANOSECOND, p.read_latency_ns),
-            dslbis(WRITE_LATENCY, NANOSECOND, p.write_latency_ns),
-            dslbis(READ_BANDWIDTH, GIGABYTE_PER_SECOND, p.read_bandwidth_gbs),
-            dslbis(WRITE_BANDWIDTH, GIGABYTE_PER_SECOND, p.write_bandwidth_gbs),
+            dslbis(READ_LATENCY, NANOSECOND, p.latency_ns().read),
+            dslbis(WRITE_LATENCY, NANOSECOND, p.latency_ns().write),
+            bandwidth(READ_BANDWIDTH, p.bandwidth_mbs().read),
+            bandwidth(WRITE_BANDWIDTH, p.bandwidth_mbs().write),
             dsemts(capacity),
         ];
         let length = entries.iter().map(Vec::len).sum::<usize>() as u32;
@@ -105,6 +94,16 @@ fn dsmas(capacity: u64) -> Vec<u8> {
 /// Device scoped latency and bandwidth information structure: `value` x `base_unit`.
 fn dslbis(data_type: u8, base_unit: u64, value: u16) -> Vec<u8> {
     structure(DSLBIS, &[&[DSMAD, 0, data_type, 0], &base_unit.to_le_bytes(), &value.to_le_bytes(), &[0; 6]])
+}
+
+/// The structure of a bandwidth, in MB/s, that [`Performance`] takes: in GB/s if that is a whole number.
+fn bandwidth(data_type: u8, megabytes: u32) -> Vec<u8> {
+    let unit = if u64::from(megabytes).is_multiple_of(GIGABYTE_PER_SECOND) {
+        GIGABYTE_PER_SECOND
+    } else {
+        MEGABYTE_PER_SECOND
+    };
+    dslbis(data_type, unit, (u64::from(megabytes) / unit) as u16)
 }
 
 /// Device scoped EFI memory type structure.
@@ -151,12 +150,16 @@ mod tests {
 
     #[test]
     fn latencies_are_picoseconds_and_bandwidths_megabytes_per_second() {
-        let cdat = Cdat::new(CAPACITY, &Performance::default());
-        let value = |handle| {
-            let entry = cdat.entry(handle).unwrap();
-            let unit = u64::from_le_bytes(entry[8..16].try_into().unwrap());
-            (entry[6], unit * u64::from(u16::from_le_bytes([entry[16], entry[17]])))
+        let values = |performance: &Performance| {
+            let cdat = Cdat::new(CAPACITY, performance);
+            [2, 3, 4, 5].map(|handle| {
+                let entry = cdat.entry(handle).unwrap();
+                let unit = u64::from_le_bytes(entry[8..16].try_into().unwrap());
+                (entry[6], unit * u64::from(u16::from_le_bytes([entry[16], entry[17]])))
+            })
         };
-        assert_eq!([2, 3, 4, 5].map(value), [(1, 250_000), (2, 300_000), (4, 16_000), (5, 16_000)]);
+        assert_eq!(values(&Performance::default()), [(1, 250_000), (2, 300_000), (4, 16_000), (5, 16_000)]);
+        let odd = Performance::new(ReadWrite { read: 1, write: 65534 }, ReadWrite { read: 65534, write: 65_534_000 });
+        assert_eq!(values(&odd.unwrap()), [(1, 1000), (2, 65_534_000), (4, 65_534), (5, 65_534_000)]);
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::{
     BAR0_SIZE, COMPONENT_REGISTERS, DEVICE_REGISTERS, MSIX_PBA, MSIX_TABLE, Msix, Type3Config,
-    cdat::Cdat,
+    cdat::{Cdat, Performance},
     doe::{self, Doe},
     dvsec,
     registers::{RegisterMap, Touched},
@@ -96,7 +96,8 @@ impl ConfigSpace {
         let map = doe::add(map, DOE);
         let map = advanced_errors(map);
         let map = link_extended_capabilities(link_capabilities(map));
-        let doe = Doe::new(DOE, Cdat::new(capacity, &config.performance));
+        let cdat = config.cdat.clone().unwrap_or_else(|| Cdat::new(capacity, &Performance::default()));
+        let doe = Doe::new(DOE, cdat);
         Self { state: Mutex::new(State { map, doe }), msix }
     }
 

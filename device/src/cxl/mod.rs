@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 pub use self::injector::Injector;
 use self::{
-    cdat::Performance, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
+    cdat::Cdat, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
     hdm_decoder::Decoder, msix::MsixTable,
 };
 use crate::hdm::media::Media;
@@ -52,8 +52,8 @@ pub trait Msix: Send + Sync {
 pub struct Type3Config {
     /// PCIe device serial number, and so the memory device's serial in Linux.
     pub serial: u64,
-    /// The memory's speed, as reported in the CDAT.
-    pub performance: Performance,
+    /// The CDAT. None: one volatile range, of the usual [`Performance`](cdat::Performance).
+    pub cdat: Option<Cdat>,
 }
 
 /// The Type-3 function.

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use cxl_cram_kit::size::{exact_bytes, parse_bytes};
 
 use crate::{
+    cxl::cdat::ReadWrite,
     hdm::{fuse::FuseConfig, media::Threshold},
     sandbox::User,
     store::Codec,
@@ -38,6 +39,9 @@ Examples:
   Quick while there is room; when there is not, cold blocks are compressed harder in the background:
     cxl-cram-device serve --socket /tmp/cram.sock --capacity 1G --physical 256M \\
         --codec adaptive --recompress-cpu 10
+
+  Memory as slow as the tier that a test wants:
+    cxl-cram-device serve --socket /tmp/cram.sock --latency 800,1200 --bandwidth 4000
 
   Exact accounting after every single store, for protocol tests (slow):
     cxl-cram-device serve --socket /tmp/cram.sock --capacity 256M --physical 64M --window trap"
@@ -90,6 +94,18 @@ pub struct ServeArgs {
     /// Socket for QMP-style control (qmp-shell works); made with mode 0600
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+
+    /// Latency of the memory, as its CDAT reports it: for reads and writes, or READ,WRITE [default: 250,300]
+    #[arg(long, value_name = "NS")]
+    pub latency: Option<ReadWrite<u16>>,
+
+    /// Bandwidth of the memory, as its CDAT reports it: for reads and writes, or READ,WRITE [default: 16000]
+    #[arg(long, value_name = "MB/s")]
+    pub bandwidth: Option<ReadWrite<u32>>,
+
+    /// The CDAT itself, as QEMU's `cdat=` takes it: header, structures, a checksum that is right. Served whatever it describes
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["latency", "bandwidth"])]
+    pub cdat: Option<PathBuf>,
 
     /// Serial number of the function and of the memory device
     #[arg(long, value_name = "HEX", default_value = "0xc7a30001", value_parser = parse_serial)]

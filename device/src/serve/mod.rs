@@ -208,7 +208,8 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     if let Some(control) = &mut control {
         control.leave_to_guardian();
     }
-    // It names the working directory.
+    // Read, and the working directory asked for, while files can be.
+    let cdat = args.table()?;
     let ready = ready_line(args);
     give_up_rights(args)?;
     let window: Arc<dyn Window> = match mounted {
@@ -217,7 +218,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     };
     let interrupts = Arc::new(Interrupts::new());
     let msix = Arc::new(MsixWire::new(&interrupts));
-    let function = Type3::new(&Type3Config { serial: args.serial, ..Type3Config::default() }, Arc::clone(&media), msix);
+    let function = Type3::new(&Type3Config { serial: args.serial, cdat: Some(cdat) }, Arc::clone(&media), msix);
     let board = Board::new(Arc::clone(&function), Arc::clone(&media), window);
 
     let commands = DeviceCommands {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use cxl_cram_device::cxl::{Msix, Type3Config, config_space::ConfigSpace, doe, vectors};
+use cxl_cram_device::cxl::{Msix, Type3Config, cdat::Cdat, config_space::ConfigSpace, doe, vectors};
 
 const CAPACITY: u64 = 1 << 30;
 const DISCOVERY: u32 = 0x0000_0001;
@@ -26,8 +26,12 @@ struct Mailbox {
 
 impl Mailbox {
     fn new() -> Self {
+        Self::of(&Type3Config::default())
+    }
+
+    fn of(config: &Type3Config) -> Self {
         let raised = Arc::new(Raised::default());
-        let config = ConfigSpace::new(&Type3Config::default(), CAPACITY, raised.clone());
+        let config = ConfigSpace::new(config, CAPACITY, raised.clone());
         let mut mailbox = Self { config, at: 0, raised };
         let mut at = 0x100;
         while mailbox.read(at) & 0xffff != 0x2e {
@@ -90,9 +94,8 @@ fn discovery_lists_itself_and_cxl_table_access() {
     assert_eq!(mailbox.ask(DISCOVERY, 2), [DISCOVERY, 3, 0xffff], "an index past the last has no vendor");
 }
 
-#[test]
-fn the_cdat_is_read_entry_by_entry_and_checks_out() {
-    let mailbox = Mailbox::new();
+/// The table, and the sizes of its entries.
+fn read_table(mailbox: &Mailbox) -> (Vec<u8>, Vec<usize>) {
     let (mut table, mut handle, mut sizes) = (vec![], 0, vec![]);
     while handle != 0xffff {
         let response = mailbox.ask(TABLE_ACCESS, handle << 16);
@@ -103,12 +106,36 @@ fn the_cdat_is_read_entry_by_entry_and_checks_out() {
         let entry: Vec<u8> = response[3..].iter().flat_map(|dword| dword.to_le_bytes()).collect();
         sizes.push(entry.len());
         table.extend(entry);
-        assert!(sizes.len() < 100, "the handles loop");
+        assert!(sizes.len() < 10_000, "the handles loop");
     }
+    (table, sizes)
+}
+
+#[test]
+fn the_cdat_is_read_entry_by_entry_and_checks_out() {
+    let (table, sizes) = read_table(&Mailbox::new());
     assert_eq!(sizes, [16, 24, 24, 24, 24, 24, 24]);
     assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
     assert_eq!(u32::from_le_bytes(table[..4].try_into().unwrap()) as usize, table.len());
     assert_eq!(u64::from_le_bytes(table[32..40].try_into().unwrap()), CAPACITY, "the DSMAS covers the capacity");
+}
+
+#[test]
+fn a_cdat_that_was_given_is_read_as_it_is_however_long() {
+    // As many of the smallest structures as fit: DSIS, eight bytes each.
+    let count = (Cdat::MAX - 16) / 8;
+    let mut given = vec![0; 16];
+    for _ in 0..count {
+        given.extend([3, 0, 8, 0, 0, 0, 0, 0]);
+    }
+    let length = given.len() as u32;
+    given[..4].copy_from_slice(&length.to_le_bytes());
+    given[4] = 1;
+    given[5] = given.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+    let cdat = Some(Cdat::parse(&given).unwrap());
+    let (table, sizes) = read_table(&Mailbox::of(&Type3Config { cdat, ..Type3Config::default() }));
+    assert_eq!(table, given);
+    assert_eq!(sizes.len(), 1 + count);
 }
 
 #[test]

@@ -48,6 +48,10 @@ fn sizes_that_no_device_has_are_refused_with_those_that_one_has() {
         (["--low-watermark", "20%"], "the low watermark (102.4 MiB) must be below the high watermark (102.4 MiB)"),
         (["--high-watermark", "512M"], "both below the physical size (512 MiB)"),
         (["--recompress-cpu", "10"], "needs --codec adaptive"),
+        (["--latency", "0"], "--latency must be 1 to 65534 ns; 0 is not"),
+        (["--latency", "250,65535"], "65535 is not"),
+        (["--bandwidth", "65535"], "or a multiple of 1000 up to 65534000; 65535 is not"),
+        (["--bandwidth", "16000,65535000"], "65535000 is not"),
     ] {
         assert_refused(directory.path(), &[&["--socket", "s"], &flags[..]].concat(), 1, sentence);
     }
@@ -55,10 +59,36 @@ fn sizes_that_no_device_has_are_refused_with_those_that_one_has() {
         (["--low-watermark", "10"], "a watermark of 10 bytes is less than a block of 4096"),
         (["--high-watermark", "20"], "10%"),
         (["--capacity", "1Q"], "96M"),
+        (["--latency", "250,"], "'' is not such a number"),
+        (["--latency", "65536"], "'65536' is not such a number"),
     ] {
         assert_refused(directory.path(), &[&["--socket", "s"], &flags[..]].concat(), 2, sentence);
     }
     assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_that_is_no_cdat_is_refused_with_what_is_wrong_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("short"), "CDAT").unwrap();
+    std::fs::write(path("zeros"), [0; 16]).unwrap();
+    std::fs::write(path("long"), vec![0; 70_000]).unwrap();
+    std::fs::write(path("sum"), [16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    for (file, sentence) in [
+        ("missing", "cannot read --cdat missing: No such file"),
+        (".", "it is not a regular file"),
+        ("pipe", "it is not a regular file"),
+        ("/dev/zero", "it is not a regular file"),
+        ("short", "--cdat short is no CDAT: 4 bytes are too few for a CDAT, whose header has 16"),
+        ("zeros", "the header says 0 bytes (0 to 3, little-endian), and there are 16"),
+        ("long", "a CDAT of more than 64 KiB is not taken"),
+        ("sum", "the checksum (byte 5) is 0x00 and should be 0xef"),
+    ] {
+        assert_refused(directory.path(), &["--socket", "s", "--cdat", file], 1, sentence);
+    }
+    assert_refused(directory.path(), &["--socket", "s", "--cdat", "sum", "--latency", "1"], 2, "cannot be used with");
 }
 
 #[test]
