@@ -60,6 +60,7 @@ mod reset;
 mod selftests_cram;
 mod selftests_private_nodes;
 mod soft_reserved;
+mod tiers_follow_cdat;
 mod two_devices;
 mod two_regions;
 mod watermark;
@@ -129,6 +130,7 @@ const SCENARIOS: &[&Scenario] = &[
     &selftests_cram::SCENARIO,
     &selftests_private_nodes::SCENARIO,
     &soft_reserved::SCENARIO,
+    &tiers_follow_cdat::SCENARIO,
     &two_devices::SCENARIO,
     &two_regions::SCENARIO,
     &watermark::SCENARIO,
