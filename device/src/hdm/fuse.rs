@@ -13,6 +13,8 @@ mod fs;
 mod mount;
 mod mounted;
 mod pagecache;
+mod readahead;
+mod reader;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -35,12 +37,7 @@ use fuser::BackgroundSession;
 use parking_lot::{Condvar, Mutex};
 
 pub use self::mounted::MountedWindow;
-use self::{
-    cache::{Cache, Leaving},
-    evict::Kernel,
-    flusher::Flusher,
-    fs::Parked,
-};
+use self::{cache::Cache, evict::Kernel, flusher::Flusher, fs::Parked, readahead::Readahead, reader::Reader};
 use super::{Resident, Window, media::Media};
 use cxl_cram_kit::size::format_bytes;
 
@@ -49,6 +46,9 @@ use crate::{
     sandbox::User,
     store::BLOCK_SIZE,
 };
+
+/// Pages read ahead of all streams together take about this part of the cache.
+const AHEAD: u64 = 8;
 
 /// Threads that answer the kernel.
 const HANDLERS: usize = 2;
@@ -60,9 +60,11 @@ pub struct FuseConfig {
     pub cache_bytes: u64,
     /// Accounting lags behind guest stores by at most this, plus the write-back itself.
     pub flush_interval: Duration,
-    /// Bytes the kernel reads ahead, 4096 for none. Large is fast, small is faithful: neighbours that the guest never
-    /// touched become resident as well. The kernel allows 128 KiB.
-    pub readahead: u32,
+    /// Most bytes the window reads ahead of one stream of accesses; a page or less for none, so that only pages which the
+    /// guest touched become resident.
+    pub readahead: u64,
+    /// Bytes the kernel reads around each fault, 0 for none; it allows 128 KiB. For comparison: it knows nothing of streams.
+    pub kernel_readahead: u32,
     /// Where the private directory is made.
     pub directory: PathBuf,
     /// The owner of the window's file, if it is not the user who mounts it: that takes root.
@@ -76,7 +78,8 @@ impl Default for FuseConfig {
         Self {
             cache_bytes: 64 << 20,
             flush_interval: Duration::from_millis(200),
-            readahead: 128 << 10,
+            readahead: 1 << 20,
+            kernel_readahead: 0,
             directory: std::env::temp_dir(),
             owner: None,
             guardian: GuardianConfig::default(),
@@ -131,7 +134,11 @@ struct Shared {
     /// The evictor has dropped the pages it was asked to.
     settled: Condvar,
     flusher: Flusher,
+    /// The reader has something to do, or room for it.
+    ahead: Condvar,
+    reader: Reader,
     faults: AtomicU64,
+    prefetched: AtomicU64,
     written_back: AtomicU64,
     evicted: AtomicU64,
     busy: AtomicU64,
@@ -140,6 +147,7 @@ struct Shared {
 
 struct State {
     cache: Cache,
+    readahead: Readahead,
     /// Reads that wait for room, at most [`fs::MAX_PARKED`].
     parked: VecDeque<Parked>,
     /// Blocks the medium has lost and the window must drop. Each was just written back: no more than are resident.
@@ -150,13 +158,16 @@ struct State {
 }
 
 impl Shared {
-    fn new(media: Arc<Media>, cache_bytes: u64) -> Self {
+    fn new(media: Arc<Media>, config: &FuseConfig) -> Self {
         let capacity = media.capacity();
+        let (pages, bound) = (capacity / BLOCK_SIZE as u64, config.cache_bytes / BLOCK_SIZE as u64);
+        let most = Some(config.readahead / BLOCK_SIZE as u64).filter(|&most| most > 1).unwrap_or(0);
         Self {
             media,
             capacity,
             state: Mutex::new(State {
-                cache: Cache::new(capacity / BLOCK_SIZE as u64, cache_bytes / BLOCK_SIZE as u64),
+                cache: Cache::new(pages, bound),
+                readahead: Readahead::new(pages, most, bound / AHEAD),
                 parked: VecDeque::new(),
                 later: BTreeSet::new(),
                 dropping: false,
@@ -165,19 +176,45 @@ impl Shared {
             wake: Condvar::new(),
             settled: Condvar::new(),
             flusher: Flusher::default(),
+            ahead: Condvar::new(),
+            reader: Reader::default(),
             faults: AtomicU64::new(0),
+            prefetched: AtomicU64::new(0),
             written_back: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             overruns: AtomicU64::new(0),
         }
     }
+}
 
-    /// The bytes of an evicted chunk that are inside the file.
-    fn bytes_of(&self, leaving: &Leaving) -> Range<u64> {
-        let pages = leaving.span();
-        pages.start * BLOCK_SIZE as u64..(pages.end * BLOCK_SIZE as u64).min(self.capacity)
+impl State {
+    /// Pages to evict now, for reads that wait and for what is to be read ahead.
+    fn excess(&self, urgent: bool) -> u64 {
+        self.cache.excess(urgent, self.readahead.wanted().min(reader::WANTED))
     }
+
+    /// The guest asked for these pages. Returns whether there is something to read ahead now.
+    fn expect(&mut self, pages: &Range<u64>) -> bool {
+        let Self { cache, readahead, .. } = self;
+        for page in pages.clone() {
+            let resident = |page| cache.contains(page);
+            if readahead.fault(page, resident) && fits(cache.resident(), cache) {
+                readahead.around(page, resident);
+            }
+        }
+        readahead.wanted() > 0
+    }
+}
+
+/// Whether this many pages leave room in the cache for as much read-ahead as one likes.
+fn fits(pages: u64, cache: &Cache) -> bool {
+    pages <= cache.bound() / 4 * 3
+}
+
+/// The bytes of a range of pages.
+fn bytes_of(pages: &Range<u64>) -> Range<u64> {
+    pages.start * BLOCK_SIZE as u64..pages.end * BLOCK_SIZE as u64
 }
 
 /// Pages that a range of bytes touches.
@@ -255,8 +292,8 @@ impl Window for FuseWindow {
         {
             // A write of whole pages is not preceded by a read.
             let mut state = self.shared.state.lock();
-            state.cache.fault(&pages_of(&(dpa..end)));
-            if state.cache.excess(false) > 0 {
+            state.cache.enter(&pages_of(&(dpa..end)));
+            if state.excess(false) > 0 {
                 self.shared.wake.notify_one();
             }
         }
@@ -298,14 +335,16 @@ impl Window for FuseWindow {
     }
 
     fn resident(&self) -> Resident {
-        let (resident, bound) = {
+        let (resident, bound, used) = {
             let state = self.shared.state.lock();
-            (state.cache.resident(), state.cache.bound())
+            (state.cache.resident(), state.cache.bound(), state.readahead.used())
         };
         Resident {
             bytes: resident * BLOCK_SIZE as u64,
             bound: bound * BLOCK_SIZE as u64,
             faults: self.shared.faults.load(Ordering::Relaxed),
+            prefetched: self.shared.prefetched.load(Ordering::Relaxed),
+            prefetched_used: used,
             written_back: self.shared.written_back.load(Ordering::Relaxed),
             evicted: self.shared.evicted.load(Ordering::Relaxed),
         }
@@ -339,6 +378,7 @@ impl Running {
         self.shared.state.lock().stopping = true;
         self.shared.wake.notify_all();
         self.shared.flusher.stop();
+        self.shared.ahead.notify_all();
         self.shared.settled.notify_all();
         for thread in self.threads {
             if thread.join().is_err() {

@@ -65,6 +65,10 @@ pub struct Resident {
     pub bound: u64,
     /// Loads that had to ask the medium, in pages, since the start.
     pub faults: u64,
+    /// Pages loaded before the guest asked for them, since the start.
+    pub prefetched: u64,
+    /// Those among them that the guest is known to have come to.
+    pub prefetched_used: u64,
     /// Pages written back since the start.
     pub written_back: u64,
     /// Pages dropped to keep the bound since the start.

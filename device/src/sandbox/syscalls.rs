@@ -37,6 +37,7 @@ const SERVER: &[c_long] = &[
     libc::SYS_close,
     libc::SYS_fstat,
     libc::SYS_sync_file_range,
+    libc::SYS_fadvise64,
     SYS_CACHESTAT,
     libc::SYS_ppoll,
     libc::SYS_accept4,

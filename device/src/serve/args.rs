@@ -14,7 +14,7 @@ use crate::{
 
 /// The window's own defaults, as a user would type them.
 static CACHE: LazyLock<String> = LazyLock::new(|| exact_bytes(FuseConfig::default().cache_bytes));
-static READAHEAD: LazyLock<String> = LazyLock::new(|| exact_bytes(FuseConfig::default().readahead.into()));
+static READAHEAD: LazyLock<String> = LazyLock::new(|| exact_bytes(FuseConfig::default().readahead));
 
 fn default_flush_interval() -> u64 {
     FuseConfig::default().flush_interval.as_millis() as u64
@@ -87,7 +87,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = default_flush_interval(), value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub flush_interval: u64,
 
-    /// Pages the host kernel reads ahead on a fault of the FUSE window: small is faithful, large is fast
+    /// Most bytes the FUSE window reads ahead of one stream of accesses; 4096 for none, so that only touched pages are hot
     #[arg(long, value_name = "SIZE", default_value = READAHEAD.as_str(), value_parser = parse_bytes)]
     pub readahead: u64,
 

@@ -270,7 +270,7 @@ fn fuse_config(args: &ServeArgs, guardian: GuardianConfig) -> FuseConfig {
     FuseConfig {
         cache_bytes: args.cache,
         flush_interval: args.flush_interval(),
-        readahead: u32::try_from(args.readahead).unwrap_or(u32::MAX),
+        readahead: args.readahead,
         owner: args.user,
         guardian,
         ..FuseConfig::default()

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod ahead;
 mod contained;
 mod fuse;
 mod kill;
 mod serving;
 mod support;
+mod traces;
 
 use std::{fs::File, process::ExitCode};
 
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         trials("fuse", fuse::TESTS, no_fuse.is_some()),
         trials("fuse", fuse::TESTS_WITHOUT_FUSE, false),
         trials("contained", contained::TESTS, no_fuse.is_some()),
+        trials("ahead", ahead::TESTS, no_fuse.is_some()),
         trials("kill", kill::TESTS, no_fuse.is_some()),
         trials("serving", serving::TESTS, no_fuse.is_some()),
     ];

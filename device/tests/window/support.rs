@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use crate::traces;
 use cxl_cram_device::{
     hdm::{
         fuse::{FuseConfig, FuseWindow},
@@ -215,6 +216,12 @@ pub(crate) fn client_process() -> bool {
                 b
             }
             "race" => race(words, a, b),
+            "streams" => streams(words, a, b),
+            "trace" => {
+                let (_, trace) = &traces::traces()[a as usize];
+                trace.iter().for_each(|page| _ = words[page * PAGE as usize / 8].load(Ordering::Relaxed));
+                trace.len() as u64
+            }
             "sweep" => sweep(words, a, &resident),
             "resident" => resident(),
             _ => panic!("{line}"),
@@ -237,6 +244,23 @@ fn race(words: &[AtomicU64], threads: u64, times: u64) -> u64 {
         }
     });
     threads * times
+}
+
+/// `threads` threads add one to the first word of every page, page after page, every other one from the last to the first.
+fn streams(words: &[AtomicU64], threads: u64, rounds: u64) -> u64 {
+    let pages = words.len() as u64 * 8 / PAGE;
+    thread::scope(|scope| {
+        for number in 0..threads {
+            scope.spawn(move || {
+                for step in 0..rounds * pages {
+                    let at = (step + number * pages / threads) % pages;
+                    let page = if number % 2 == 0 { at } else { pages - 1 - at };
+                    words[(page * PAGE / 8) as usize].fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    threads * rounds * pages
 }
 
 /// How often this thread was made to wait for the processor.

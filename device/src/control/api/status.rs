@@ -112,6 +112,10 @@ pub struct Resident {
     pub bound: u64,
     /// Pages faulted.
     pub faults: u64,
+    /// Pages loaded before the guest asked for them.
+    pub prefetched: u64,
+    /// Those among them that the guest is known to have come to.
+    pub prefetched_used: u64,
     /// Pages written back.
     pub written_back: u64,
     /// Pages evicted.

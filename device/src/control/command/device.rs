@@ -89,6 +89,8 @@ impl DeviceCommands {
                 bytes: resident.bytes,
                 bound: resident.bound,
                 faults: resident.faults,
+                prefetched: resident.prefetched,
+                prefetched_used: resident.prefetched_used,
                 written_back: resident.written_back,
                 evicted: resident.evicted,
             },

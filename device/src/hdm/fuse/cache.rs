@@ -1,35 +1,53 @@
-//! Which pages of the window are resident, and which chunk to give up next: CLOCK by invalidation.
+//! Which pages of the window are resident, and which to give up next.
 //!
-//! The kernel does not report how often a resident page is used, only that it had to be read. So a chunk's reference bit
-//! is the refault: a chunk that is read again soon after it was evicted was hot, and is passed over the next times. Pure
-//! data, no system calls; the caller brings the lock.
+//! The kernel does not report how often a resident page is used, only that it had to be read. So the sign of use is the
+//! refault. A page that is read for the first time is on *probation*: first in, first out of a part of the cache. A page
+//! that is read again soon after it was evicted is *kept*: it has the rest of the cache, and each return lets it be passed
+//! over once more. (This is 2Q, Johnson and Shasha 1994, with a reinsertion for hits that are not seen.) Pure data, no
+//! system calls; the caller brings the lock.
 
-use std::{collections::VecDeque, ops::Range};
+mod remembered;
 
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
+
+use self::remembered::Remembered;
 use super::chunks::Chunks;
 
-/// Pages in a chunk, the unit of eviction: 128 KiB, what the kernel reads ahead at most.
+/// Pages in a chunk, the unit of the books: 128 KiB, what the kernel reads in one request at most.
 pub(super) const CHUNK_PAGES: u64 = 32;
 
-/// Times a chunk with the best record is passed over.
+/// The best record of a page. It is passed over one time less.
 const MAX_LEVEL: u8 = 3;
+
+/// Pages are evicted from those on probation while these are more than this part of the bound.
+const PROBATION: u64 = 4;
+
+/// Room kept free ahead of demand is this part of the bound, so that reads seldom wait.
+const RESERVE: u64 = 64;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Chunk {
     /// Resident pages, bit n for page n.
     pages: u32,
+    /// Pages that have a place in one of the queues.
+    queued: u32,
     /// Evictions under way. Reads of such a chunk must not wait for room: the eviction waits for them.
     leaving: u8,
     /// Reads that wait for room. The chunk must not be evicted: the eviction would wait for them.
     parked: u8,
+}
+
+/// A page's place in a queue. The page may have left meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    page: u64,
     /// How often it has come back soon.
     level: u8,
     /// How often it is still passed over.
     lives: u8,
-    /// Whether it is in the ring.
-    queued: bool,
-    /// Value of the eviction counter when it was evicted last; 0 for never.
-    evicted_at: u64,
 }
 
 /// Pages taken out of the books while the kernel drops them. Must be given back to [`Cache::finish`].
@@ -47,6 +65,11 @@ impl Leaving {
         start..start + CHUNK_PAGES
     }
 
+    /// The runs of those that were resident, numbered in the file.
+    pub(super) fn runs(&self) -> impl Iterator<Item = Range<u64>> + use<> {
+        runs(self.span().start, self.pages)
+    }
+
     /// How many of them were resident.
     pub(super) fn count(&self) -> u64 {
         u64::from(self.pages.count_ones())
@@ -58,10 +81,11 @@ impl Leaving {
 #[derive(Debug)]
 pub(super) struct Cache {
     chunks: Chunks<Chunk>,
-    ring: VecDeque<u32>,
+    probation: VecDeque<Place>,
+    kept: VecDeque<Place>,
+    remembered: Remembered,
     resident: u64,
     bound: u64,
-    evictions: u64,
 }
 
 impl Cache {
@@ -69,10 +93,11 @@ impl Cache {
     pub(super) fn new(file_pages: u64, bound: u64) -> Self {
         Self {
             chunks: Chunks::new(file_pages.div_ceil(CHUNK_PAGES) as usize),
-            ring: VecDeque::new(),
+            probation: VecDeque::new(),
+            kept: VecDeque::new(),
+            remembered: Remembered::new(bound),
             resident: 0,
             bound,
-            evictions: 0,
         }
     }
 
@@ -86,15 +111,16 @@ impl Cache {
         self.bound
     }
 
-    /// Room kept free ahead of demand, so that reads seldom wait.
     fn reserve(&self) -> u64 {
-        (self.bound / 16).max(1)
+        (self.bound / RESERVE).max(1)
     }
 
-    /// Pages to evict now; 0 as long as there is room to spare. `urgent`: a read waits.
-    pub(super) fn excess(&self, urgent: bool) -> u64 {
-        if urgent || self.resident > self.bound.saturating_sub(self.reserve()) {
-            self.resident.saturating_sub(self.bound.saturating_sub(2 * self.reserve()))
+    /// Pages to evict now; 0 as long as there is room to spare beside `wanted` pages that are to be read ahead. `urgent`:
+    /// a read waits.
+    pub(super) fn excess(&self, urgent: bool, wanted: u64) -> u64 {
+        let resident = self.resident + wanted;
+        if urgent || resident > self.bound.saturating_sub(self.reserve()) {
+            resident.saturating_sub(self.bound.saturating_sub(2 * self.reserve()))
         } else {
             0
         }
@@ -114,24 +140,29 @@ impl Cache {
         self.resident + parts(pages).map(new).sum::<u64>() <= self.bound
     }
 
-    /// These pages become resident.
-    pub(super) fn fault(&mut self, pages: &Range<u64>) {
+    /// These pages become resident, because the guest asked for them or is expected to.
+    pub(super) fn enter(&mut self, pages: &Range<u64>) {
         for (chunk, mask) in parts(pages) {
-            let around = self.ring.len() as u64;
             let Some(state) = self.chunks.get_mut(chunk) else { continue };
             self.resident += u64::from((mask & !state.pages).count_ones());
-            if state.pages == 0 && state.leaving == 0 {
-                // Soon: within as many evictions as there are chunks resident, what LRU would call a near miss.
-                let soon = state.evicted_at != 0 && self.evictions - state.evicted_at <= around;
-                state.level = if soon { (state.level + 1).min(MAX_LEVEL) } else { 0 };
-                state.lives = state.level;
-            }
+            let new = mask & !state.queued;
             state.pages |= mask;
-            if !state.queued {
-                state.queued = true;
-                self.ring.push_back(chunk);
+            state.queued |= mask;
+            for page in runs(u64::from(chunk) * CHUNK_PAGES, new).flatten() {
+                match self.remembered.recall(page) {
+                    Some(level) => {
+                        let level = (level + 1).min(MAX_LEVEL);
+                        self.kept.push_back(Place { page, level, lives: level - 1 });
+                    }
+                    None => self.probation.push_back(Place { page, level: 0, lives: 0 }),
+                }
             }
         }
+    }
+
+    /// Whether a page is in the books as resident.
+    pub(super) fn contains(&self, page: u64) -> bool {
+        self.chunks.get((page / CHUNK_PAGES) as u32).is_some_and(|state| state.pages >> (page % CHUNK_PAGES) & 1 == 1)
     }
 
     /// These pages were written back, so they are resident; unless that was the first half of dropping them.
@@ -139,7 +170,7 @@ impl Cache {
         for (chunk, _) in parts(pages) {
             let start = u64::from(chunk) * CHUNK_PAGES;
             if self.chunks.get(chunk).is_some_and(|state| state.leaving == 0) {
-                self.fault(&(pages.start.max(start)..pages.end.min(start + CHUNK_PAGES)));
+                self.enter(&(pages.start.max(start)..pages.end.min(start + CHUNK_PAGES)));
             }
         }
     }
@@ -162,31 +193,37 @@ impl Cache {
         }
     }
 
-    /// Chunks to evict, together at least `pages` pages if that many can go, at most `most` chunks.
-    pub(super) fn victims(&mut self, pages: u64, most: usize) -> Vec<Leaving> {
-        let mut victims = Vec::new();
+    /// This many pages to evict, fewer only if no more can go; by chunk.
+    pub(super) fn victims(&mut self, pages: u64) -> Vec<Leaving> {
+        let mut victims = BTreeMap::<u32, u32>::new();
         let mut found = 0;
-        // Every pass takes a life from each chunk, so this many steps visit every chunk without one.
-        let mut steps = self.ring.len() * (usize::from(MAX_LEVEL) + 1);
-        while found < pages && victims.len() < most && steps > 0 {
+        // Every pass takes a life from each page. A queue that has been passed through in vain leaves it to the other.
+        let passes = usize::from(MAX_LEVEL) + 1;
+        let mut steps = (self.probation.len() + self.kept.len()) * passes;
+        let mut in_vain = [0; 2];
+        while found < pages && steps > 0 {
             steps -= 1;
-            let Some(chunk) = self.ring.pop_front() else { break };
+            let many = self.probation.len() as u64 > self.bound / PROBATION && in_vain[0] < self.probation.len();
+            let others = in_vain[1] >= self.kept.len() * passes && !self.probation.is_empty();
+            let on_probation = many || others;
+            let queue = if on_probation { &mut self.probation } else { &mut self.kept };
+            let Some(mut place) = queue.pop_front() else { break };
+            let (chunk, bit) = ((place.page / CHUNK_PAGES) as u32, 1 << (place.page % CHUNK_PAGES));
             let Some(state) = self.chunks.get_mut(chunk) else { continue };
-            if state.pages == 0 {
-                state.queued = false;
-            } else if state.lives > 0 || state.parked > 0 || state.leaving > 0 {
-                state.lives = state.lives.saturating_sub(1);
-                self.ring.push_back(chunk);
+            if state.pages & bit == 0 {
+                state.queued &= !bit;
+            } else if place.lives > 0 || state.parked > 0 || state.leaving > 0 {
+                place.lives = place.lives.saturating_sub(1);
+                queue.push_back(place);
+                in_vain[usize::from(!on_probation)] += 1;
             } else {
-                state.queued = false;
-                self.evictions += 1;
-                state.evicted_at = self.evictions;
-                let leaving = self.leave(chunk, u32::MAX);
-                found += leaving.count();
-                victims.push(leaving);
+                state.queued &= !bit;
+                self.remembered.insert(place.page, place.level);
+                *victims.entry(chunk).or_default() |= bit;
+                found += 1;
             }
         }
-        victims
+        victims.into_iter().map(|(chunk, mask)| self.leave(chunk, mask)).collect()
     }
 
     /// The pages of a range, to be dropped for another reason than room. Reads of these chunks pass until finished.
@@ -203,9 +240,9 @@ impl Cache {
         held.into_iter().map(|chunk| self.leave(chunk, mask_of(chunk, pages))).collect()
     }
 
-    /// Pages of a leaving chunk that were read again meanwhile.
+    /// Those of the leaving pages that were read again meanwhile.
     pub(super) fn known(&self, leaving: &Leaving) -> u64 {
-        self.chunks.get(leaving.chunk).map_or(0, |state| u64::from(state.pages.count_ones()))
+        self.chunks.get(leaving.chunk).map_or(0, |state| u64::from((state.pages & leaving.pages).count_ones()))
     }
 
     fn leave(&mut self, chunk: u32, mask: u32) -> Leaving {
@@ -221,13 +258,8 @@ impl Cache {
         let Some(state) = self.chunks.get_mut(leaving.chunk) else { return };
         state.leaving = state.leaving.saturating_sub(1);
         self.resident -= leaving.count();
-        if busy && leaving.pages != 0 {
-            self.resident += u64::from((leaving.pages & !state.pages).count_ones());
-            state.pages |= leaving.pages;
-            if !state.queued {
-                state.queued = true;
-                self.ring.push_back(leaving.chunk);
-            }
+        if busy {
+            leaving.runs().for_each(|run| self.enter(&run));
         }
     }
 }
@@ -252,6 +284,18 @@ fn mask_of(chunk: u32, pages: &Range<u64>) -> u32 {
     let from = pages.start.max(first) - first;
     let to = pages.end.min(first + CHUNK_PAGES) - first;
     ((u64::from(u32::MAX) >> (CHUNK_PAGES - (to - from))) << from) as u32
+}
+
+/// The runs of a mask of pages from `first` on.
+fn runs(first: u64, mut mask: u32) -> impl Iterator<Item = Range<u64>> + use<> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let start = mask.trailing_zeros();
+            let length = (mask >> start).trailing_ones();
+            mask &= !((u64::from(u32::MAX) >> (32 - length)) << start) as u32;
+            first + u64::from(start)..first + u64::from(start + length)
+        })
+    })
 }
 
 #[cfg(test)]

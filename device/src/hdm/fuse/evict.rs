@@ -13,8 +13,8 @@ use super::{
 };
 use crate::store::BLOCK_SIZE;
 
-/// Chunks evicted in one go: their write-backs run while others are started.
-const BATCH: usize = 16;
+/// Pages evicted in one go: their write-backs run while others are started.
+const BATCH: u64 = 64;
 
 /// How long to leave pages alone that the kernel could not drop.
 const RETRY: Duration = Duration::from_millis(10);
@@ -87,9 +87,9 @@ fn next_job(shared: &Shared) -> Job {
             return Job::Drop(bytes);
         }
         let urgent = !state.parked.is_empty();
-        let excess = state.cache.excess(urgent);
+        let excess = state.excess(urgent);
         if urgent || excess > 0 {
-            return Job::Evict(state.cache.victims(excess, BATCH));
+            return Job::Evict(state.cache.victims(excess.min(BATCH)));
         }
         shared.wake.wait(&mut state);
     }
@@ -107,14 +107,14 @@ fn take_later(state: &mut State) -> Option<Range<u64>> {
 
 /// Evicts. Returns how many pages were dropped.
 fn evict_batch(shared: &Shared, kernel: &Kernel, victims: Vec<Leaving>) -> u64 {
-    for victim in &victims {
-        if let Err(error) = pagecache::start_write_back(&kernel.file, &shared.bytes_of(victim)) {
+    for run in victims.iter().flat_map(Leaving::runs) {
+        if let Err(error) = pagecache::start_write_back(&kernel.file, &super::bytes_of(&run)) {
             tracing::debug!(%error, "write-back");
         }
     }
     let mut evicted = 0;
     for victim in victims {
-        let cached = kernel.drop_range(&shared.bytes_of(&victim));
+        let cached = victim.runs().map(|run| kernel.drop_range(&super::bytes_of(&run))).sum::<io::Result<u64>>();
         let mut state = shared.state.lock();
         let busy = !matches!(cached, Ok(cached) if cached <= state.cache.known(&victim));
         if busy {
@@ -123,6 +123,8 @@ fn evict_batch(shared: &Shared, kernel: &Kernel, victims: Vec<Leaving>) -> u64 {
             evicted += victim.count();
         }
         state.cache.finish(victim, busy);
+        // What is to be read ahead waits for room.
+        shared.ahead.notify_one();
     }
     shared.evicted.fetch_add(evicted, Ordering::Relaxed);
     evicted
@@ -142,7 +144,7 @@ fn answer_parked(shared: &Shared, only_admitted: bool) {
             }
             let Some(parked) = state.parked.pop_front() else { return };
             state.cache.unpark(&pages);
-            state.cache.fault(&pages);
+            state.cache.enter(&pages);
             parked
         };
         parked.answer(shared);
@@ -159,7 +161,7 @@ fn answer_within(shared: &Shared, pages: &Range<u64>) {
             let pages = parked.pages();
             shared.overruns.fetch_add(u64::from(!state.cache.has_room(&pages)), Ordering::Relaxed);
             state.cache.unpark(&pages);
-            state.cache.fault(&pages);
+            state.cache.enter(&pages);
             parked
         };
         parked.answer(shared);

@@ -68,8 +68,6 @@ impl Parked {
 }
 
 fn answer_read(shared: &Shared, range: &Range<u64>, reply: ReplyData) {
-    let pages = pages_of(range);
-    shared.faults.fetch_add(pages.end - pages.start, Ordering::Relaxed);
     BUFFER.with_borrow_mut(|buffer| {
         buffer.resize((range.end - range.start) as usize, 0);
         bytes::read(&shared.media, range.start, buffer);
@@ -80,17 +78,18 @@ fn answer_read(shared: &Shared, range: &Range<u64>, reply: ReplyData) {
 /// The file system.
 pub(super) struct WindowFs {
     shared: Arc<Shared>,
-    readahead: u32,
+    kernel_readahead: u32,
     uid: u32,
     gid: u32,
 }
 
 impl WindowFs {
-    /// The file belongs to `owner`, or to the user of this process.
-    pub(super) fn new(shared: Arc<Shared>, readahead: u32, owner: Option<User>) -> Self {
+    /// `kernel_readahead`: bytes the kernel reads around each fault, 0 for the page alone. The file belongs to `owner`, or to the
+    /// user of this process.
+    pub(super) fn new(shared: Arc<Shared>, kernel_readahead: u32, owner: Option<User>) -> Self {
         let ours = || User { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
         let User { uid, gid } = owner.unwrap_or_else(ours);
-        Self { shared, readahead, uid, gid }
+        Self { shared, kernel_readahead, uid, gid }
     }
 
     fn attributes(&self, ino: INodeNo) -> Option<FileAttr> {
@@ -133,8 +132,8 @@ impl Filesystem for WindowFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let _ = config.set_max_write(MAX_REQUEST);
         let _ = config.set_max_background(MAX_BACKGROUND);
-        // The kernel's own limit is the answer when ours is above it.
-        if let Err(limit) = config.set_max_readahead(self.readahead) {
+        // Less than a page is none at all; 0 is refused. The kernel's own limit is the answer when ours is above it.
+        if let Err(limit) = config.set_max_readahead(self.kernel_readahead.max(1)) {
             let _ = config.set_max_readahead(limit);
         }
         Ok(())
@@ -190,7 +189,7 @@ impl Filesystem for WindowFs {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -206,16 +205,27 @@ impl Filesystem for WindowFs {
         let capacity = self.shared.capacity;
         let bytes = offset.min(capacity)..offset.saturating_add(u64::from(size)).min(capacity);
         let pages = pages_of(&bytes);
+        let count = pages.end - pages.start;
+        if self.shared.reader.is(request) {
+            // What the window itself asked for is in the books, and has room there. It may have been taken out since.
+            self.shared.state.lock().cache.enter(&pages);
+            self.shared.prefetched.fetch_add(count, Ordering::Relaxed);
+            return answer_read(&self.shared, &bytes, reply);
+        }
+        self.shared.faults.fetch_add(count, Ordering::Relaxed);
         {
             let mut state = self.shared.state.lock();
+            if state.expect(&pages) {
+                self.shared.ahead.notify_one();
+            }
             if !state.stopping && state.parked.len() < MAX_PARKED && !state.cache.admits(&pages) {
                 state.cache.park(&pages);
                 state.parked.push_back(Parked { bytes, reply });
                 self.shared.wake.notify_one();
                 return;
             }
-            state.cache.fault(&pages);
-            if state.cache.excess(false) > 0 {
+            state.cache.enter(&pages);
+            if state.excess(false) > 0 {
                 self.shared.wake.notify_one();
             }
         }

@@ -16,8 +16,9 @@ use super::{
     flusher,
     fs::{self, WindowFs},
     mount::{self, MountPoint},
+    reader,
 };
-use crate::{guardian::Guardian, hdm::media::Media, store::BLOCK_SIZE};
+use crate::{guardian::Guardian, hdm::media::Media};
 
 /// A window that is mounted and not served yet. Its threads start in [`Self::serve`], so they have the rights that the
 /// calling thread has then. Dropping it unmounts.
@@ -59,8 +60,8 @@ impl FuseWindow {
         options.n_threads = Some(HANDLERS);
         // Each descriptor of its own would be opened when the threads start, without the right to.
         options.clone_fd = false;
-        let shared = Arc::new(Shared::new(media, config.cache_bytes));
-        let filesystem = WindowFs::new(Arc::clone(&shared), config.readahead.max(BLOCK_SIZE as u32), config.owner);
+        let shared = Arc::new(Shared::new(media, config));
+        let filesystem = WindowFs::new(Arc::clone(&shared), config.kernel_readahead, config.owner);
         let session = Session::new(filesystem, mount.path(), &options).map_err(WindowError::Mount)?;
         let device = mount.device().map_err(WindowError::Mount)?;
         if let Err(error) = mount::lift_dirty_limits(device) {
@@ -108,7 +109,8 @@ impl MountedWindow {
         let kernel = Arc::new(Kernel { file, notifier });
         let mut running = Running { shared: Arc::clone(&shared), kernel, session, threads: Vec::new(), guardian };
         let started = running.start("window-evict", evict::evict).and_then(|()| {
-            running.start("window-flush", move |shared, kernel| flusher::flush(shared, kernel, flush_interval))
+            running.start("window-flush", move |shared, kernel| flusher::flush(shared, kernel, flush_interval))?;
+            running.start("window-ahead", reader::read_ahead)
         });
         // Dropped on error, which stops the threads that were started.
         let window = Arc::new(FuseWindow { shared, running: Some(running) });

@@ -52,7 +52,15 @@ fn status() -> Status {
         poisoned: 17,
         overflows: 18,
         lag: 31,
-        resident: Resident { bytes: 19, bound: 20, faults: 21, written_back: 22, evicted: 23 },
+        resident: Resident {
+            bytes: 19,
+            bound: 20,
+            faults: 21,
+            prefetched: 22,
+            prefetched_used: 23,
+            written_back: 24,
+            evicted: 25,
+        },
     }
 }
 
@@ -62,7 +70,7 @@ const STATUS: &str = concat!(
     r#""interrupts":{"0":1,"12":2},"logical":9,"data":10,"metadata":11,"data-ratio":3.25,"effective-ratio":null,"#,
     r#""blocks":{"compressed":12,"raw":13,"same-filled":14},"recompressed-blocks":15,"recompressed-saved":16,"#,
     r#""poisoned":17,"overflows":18,"lag":31,"#,
-    r#""resident":{"bytes":19,"bound":20,"faults":21,"written-back":22,"evicted":23}}"#
+    r#""resident":{"bytes":19,"bound":20,"faults":21,"prefetched":22,"prefetched-used":23,"written-back":24,"evicted":25}}"#
 );
 
 #[test]

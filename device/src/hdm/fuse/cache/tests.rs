@@ -15,54 +15,78 @@ fn chunk(n: u64) -> Range<u64> {
     n * CHUNK_PAGES..(n + 1) * CHUNK_PAGES
 }
 
-/// Evicts one chunk and tells which.
+/// Evicts one page and tells which.
 fn evict(cache: &mut Cache) -> u64 {
-    let mut victims = cache.victims(1, 1);
-    let victim = victims.pop().unwrap();
-    let chunk = victim.span().start / CHUNK_PAGES;
+    let victim = cache.victims(1).pop().unwrap();
+    let page = victim.runs().next().unwrap().start;
     cache.finish(victim, false);
-    chunk
+    page
 }
 
 #[test]
-fn chunks_that_never_came_back_go_in_the_order_they_came() {
+fn pages_that_never_came_back_go_in_the_order_they_came() {
     let mut cache = Cache::new(FILE_PAGES, BOUND);
-    (0..4).for_each(|n| cache.fault(&chunk(n)));
-    assert_eq!([evict(&mut cache), evict(&mut cache), evict(&mut cache)], [0, 1, 2]);
+    [7, 400, 8, 9].into_iter().for_each(|n| cache.enter(&(n..n + 1)));
+    assert_eq!([evict(&mut cache), evict(&mut cache), evict(&mut cache)], [7, 400, 8]);
 }
 
 #[test]
-fn a_chunk_that_comes_back_soon_is_passed_over() {
+fn a_page_that_comes_back_soon_is_kept_while_others_pass() {
     let mut cache = Cache::new(FILE_PAGES, BOUND);
-    (0..4).for_each(|n| cache.fault(&chunk(n)));
+    cache.enter(&(0..1));
     assert_eq!(evict(&mut cache), 0);
-    cache.fault(&chunk(0));
-    (4..6).for_each(|n| cache.fault(&chunk(n)));
-    let gone: Vec<u64> = (0..5).map(|_| evict(&mut cache)).collect();
-    assert_eq!(gone, [1, 2, 3, 4, 5], "0 is newer than 1..4 but older than 4 and 5");
-    assert_eq!(evict(&mut cache), 0);
-}
-
-#[test]
-fn a_chunk_that_comes_back_late_has_earned_nothing() {
-    let mut cache = Cache::new(FILE_PAGES, BOUND);
-    cache.fault(&chunk(0));
-    assert_eq!(evict(&mut cache), 0);
-    for n in 1..20 {
-        cache.fault(&chunk(n));
-        evict(&mut cache);
+    cache.enter(&(0..1));
+    for page in 1..FILE_PAGES {
+        cache.enter(&(page..page + 1));
+        if cache.resident() == BOUND {
+            assert_ne!(evict(&mut cache), 0);
+        }
     }
-    cache.fault(&chunk(0));
-    cache.fault(&chunk(40));
+    assert!(cache.contains(0));
+}
+
+#[test]
+fn a_page_that_comes_back_late_has_earned_nothing() {
+    let mut cache = Cache::new(FILE_PAGES, BOUND);
+    for page in 0..=BOUND {
+        cache.enter(&(page..page + 1));
+        assert_eq!(evict(&mut cache), page);
+    }
+    cache.enter(&(0..1));
+    let others = FILE_PAGES / 2;
+    cache.enter(&(others..others + BOUND / PROBATION));
     assert_eq!(evict(&mut cache), 0);
+}
+
+#[test]
+fn kept_pages_go_when_those_on_probation_are_few() {
+    let mut cache = Cache::new(FILE_PAGES, BOUND);
+    cache.enter(&(0..10));
+    cache.victims(10).into_iter().for_each(|victim| cache.finish(victim, false));
+    cache.enter(&(0..10));
+    cache.enter(&(100..110));
+    assert_eq!(evict(&mut cache), 0, "ten on probation are less than their share");
+    cache.enter(&(200..200 + BOUND / PROBATION));
+    assert_eq!(evict(&mut cache), 100);
+}
+
+#[test]
+fn a_page_is_found_although_all_others_of_its_kind_are_waited_for() {
+    let mut cache = Cache::new(FILE_PAGES, BOUND);
+    cache.enter(&(0..1));
+    assert_eq!(evict(&mut cache), 0);
+    cache.enter(&(0..1));
+    cache.enter(&(100..101));
+    cache.park(&(1..2));
+    assert_eq!(evict(&mut cache), 100);
 }
 
 #[test]
 fn a_chunk_that_a_read_waits_for_is_not_evicted() {
     let mut cache = Cache::new(FILE_PAGES, BOUND);
-    cache.fault(&(0..1));
+    cache.enter(&(0..1));
     cache.park(&(1..2));
-    assert!(cache.victims(u64::MAX, 10).is_empty());
+    assert!(cache.victims(u64::MAX).is_empty());
     cache.unpark(&(1..2));
     assert_eq!(evict(&mut cache), 0);
 }
@@ -70,9 +94,9 @@ fn a_chunk_that_a_read_waits_for_is_not_evicted() {
 #[test]
 fn a_read_of_a_leaving_chunk_passes_although_the_cache_is_full() {
     let mut cache = Cache::new(FILE_PAGES, BOUND);
-    cache.fault(&(0..BOUND));
+    cache.enter(&(0..BOUND));
     assert!(!cache.admits(&chunk(20)));
-    let victim = cache.victims(1, 1).pop().unwrap();
+    let victim = cache.victims(CHUNK_PAGES).pop().unwrap();
     assert!(cache.admits(&victim.span()), "the eviction waits for it");
     assert!(!cache.admits(&chunk(20)), "not gone yet");
     cache.finish(victim, false);
@@ -82,13 +106,15 @@ fn a_read_of_a_leaving_chunk_passes_although_the_cache_is_full() {
 #[test]
 fn pages_the_kernel_could_not_drop_stay_in_the_books() {
     let mut cache = Cache::new(FILE_PAGES, BOUND);
-    cache.fault(&(0..10));
-    let victim = cache.victims(1, 1).pop().unwrap();
-    cache.fault(&(5..12));
+    cache.enter(&(0..10));
+    let victim = cache.victims(10).pop().unwrap();
+    cache.enter(&(5..12));
     assert_eq!(cache.resident(), 17, "those leaving and those read again");
     cache.finish(victim, true);
     assert_eq!(cache.resident(), 12);
-    assert_eq!(evict(&mut cache), 0);
+    let everything = cache.victims(u64::MAX);
+    assert_eq!(everything.iter().map(Leaving::count).sum::<u64>(), 12);
+    everything.into_iter().for_each(|victim| cache.finish(victim, false));
     assert_eq!(cache.resident(), 0);
 }
 
@@ -107,8 +133,8 @@ fn a_write_back_makes_pages_resident_unless_they_are_leaving() {
 fn to_drop_all_of_a_large_file_takes_memory_for_the_resident_chunks_alone() {
     let pages = 8 << 28;
     let mut cache = Cache::new(pages, BOUND);
-    cache.fault(&(0..1));
-    cache.fault(&(pages - 1..pages));
+    cache.enter(&(0..1));
+    cache.enter(&(pages - 1..pages));
     let leaving = cache.take(&(0..pages));
     assert_eq!(leaving.len(), 2);
     let allocated = cache.chunks.touched(0..u64::MAX).count();
@@ -150,7 +176,7 @@ proptest! {
                         leaving.iter().any(|l| l.span().start < pages.end && pages.start < l.span().end);
                     if cache.admits(&pages) {
                         let within = cache.resident() <= BOUND;
-                        cache.fault(&pages);
+                        cache.enter(&pages);
                         kernel.extend(pages);
                         prop_assert!(cache.resident() <= BOUND || waited_for || !within);
                     } else {
@@ -158,8 +184,8 @@ proptest! {
                     }
                 }
                 Step::Evict => {
-                    let excess = cache.excess(true);
-                    leaving.extend(cache.victims(excess, 4));
+                    let excess = cache.excess(true, 0);
+                    leaving.extend(cache.victims(excess.min(100)));
                 }
                 Step::Finish(busy) => {
                     if let Some(one) = leaving.pop_front() {
@@ -189,7 +215,7 @@ proptest! {
             }
         }
         leaving.into_iter().for_each(|one| cache.finish(one, false));
-        let everything = cache.victims(u64::MAX, usize::MAX);
+        let everything = cache.victims(u64::MAX);
         everything.into_iter().for_each(|one| cache.finish(one, false));
         prop_assert_eq!(cache.resident(), 0, "everything can be evicted in one call");
     }
