@@ -1,9 +1,9 @@
 //! The FUSE window: QEMU maps a file whose pages this process fills and takes back.
 //!
 //! The kernel's page cache of that file is the cache of decompressed lines: accesses to resident pages run at native
-//! speed, a fault becomes a READ, a write-back a WRITE. Four parties work on it, each in its file: [`fs`] answers the
-//! kernel, [`evict`] keeps the cache bounded and [`flusher`] accounting fresh, [`cache`] decides what goes. See
-//! `docs/window.md`.
+//! speed, a fault becomes a READ, a write-back a WRITE. The parties that work on it, each in its file: [`fs`] answers the
+//! kernel, [`evict`] keeps the cache bounded and [`flusher`] accounting fresh, [`reader`] reads ahead; [`cache`] decides what
+//! goes and [`readahead`] what comes. See `docs/window.md`.
 
 mod cache;
 mod chunks;
@@ -191,7 +191,7 @@ impl Shared {
 impl State {
     /// Pages to evict now, for reads that wait and for what is to be read ahead.
     fn excess(&self, urgent: bool) -> u64 {
-        self.cache.excess(urgent, self.readahead.wanted().min(reader::WANTED))
+        self.cache.excess(urgent, self.readahead.expected().min(reader::WANTED))
     }
 
     /// The guest asked for these pages. Returns whether there is something to read ahead now.

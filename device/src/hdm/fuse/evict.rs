@@ -14,7 +14,7 @@ use super::{
 use crate::store::BLOCK_SIZE;
 
 /// Pages evicted in one go: their write-backs run while others are started.
-const BATCH: u64 = 64;
+const BATCH: u64 = 128;
 
 /// How long to leave pages alone that the kernel could not drop.
 const RETRY: Duration = Duration::from_millis(10);
@@ -123,8 +123,10 @@ fn evict_batch(shared: &Shared, kernel: &Kernel, victims: Vec<Leaving>) -> u64 {
             evicted += victim.count();
         }
         state.cache.finish(victim, busy);
-        // What is to be read ahead waits for room.
-        shared.ahead.notify_one();
+        if state.readahead.wanted() > 0 {
+            // It waits for room.
+            shared.ahead.notify_one();
+        }
     }
     shared.evicted.fetch_add(evicted, Ordering::Relaxed);
     evicted

@@ -31,6 +31,9 @@ const FIRST: u64 = 8;
 /// A stream that was silent for this many faults has no share of the pages that may be ahead.
 const SILENT: u64 = 512;
 
+/// Resident pages in the way of a stream that it goes past at a time.
+const MAX_SKIP: u64 = 4096;
+
 /// Faults whose neighbours wait to be read, at most.
 const AROUND: usize = 64;
 
@@ -151,6 +154,12 @@ impl Readahead {
         streams + self.around.iter().map(|pages| pages.end - pages.start).sum::<u64>()
     }
 
+    /// Pages for which room should be made: what is to be read now, or the next batches of the streams that go on.
+    pub(super) fn expected(&self) -> u64 {
+        let next: u64 = self.live().map(|stream| stream.batch).sum();
+        self.wanted().max(next.min(self.share / 2))
+    }
+
     /// The guest asked for this page. `resident`: what the books say. They say it of the page itself if it was read ahead
     /// this very moment. Returns whether the page belongs to no stream.
     pub(super) fn fault(&mut self, page: u64, resident: impl Fn(u64) -> bool) -> bool {
@@ -261,8 +270,12 @@ impl Readahead {
 
     /// Pages a batch may have: what is ahead of a stream is at most that and a half.
     fn most_now(&self) -> u64 {
-        let live = self.streams.iter().filter(|stream| self.faults - stream.heard < SILENT).count().max(1);
+        let live = self.live().count().max(1);
         self.most.min(self.share / live as u64).max(1)
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.iter().filter(|stream| self.faults - stream.heard < SILENT)
     }
 
     /// The pages to read next, for the stream that has the fewest ahead of it, at most [`MAX_RUN`] in a row. They count as
@@ -291,6 +304,7 @@ impl Readahead {
 fn next_of(stream: &mut Stream, file_pages: u64, resident: impl Fn(u64) -> bool) -> Option<Range<u64>> {
     let mut run: Option<Range<u64>> = None;
     let mut start = stream.filled;
+    let mut skipped = 0;
     while stream.filled < stream.goal && run.as_ref().is_none_or(|run| run.end - run.start < MAX_RUN) {
         let step = stream.filled;
         let Some(page) = stream.page(step).filter(|&page| page < file_pages) else {
@@ -300,17 +314,20 @@ fn next_of(stream: &mut Stream, file_pages: u64, resident: impl Fn(u64) -> bool)
             break;
         };
         let there = resident(page);
-        if there && step == stream.marker {
-            // It would not fault.
-            stream.marker += 1;
-        }
         let left_out = there || step == stream.marker;
         match &mut run {
+            Some(_) if left_out => break,
+            Some(run) if run.end == page => run.end += 1,
+            Some(run) if run.start == page + 1 => run.start = page,
+            Some(_) => break,
             None if left_out => start = step + 1,
             None => run = Some(page..page + 1),
-            Some(run) if run.end == page && !left_out => run.end += 1,
-            Some(run) if run.start == page + 1 && !left_out => run.start = page,
-            Some(_) => break,
+        }
+        if there && skipped < MAX_SKIP {
+            // The guest goes past it without a fault. The batch is what comes after it.
+            skipped += 1;
+            stream.goal += 1;
+            stream.marker += u64::from(step <= stream.marker);
         }
         stream.filled += 1;
     }

@@ -18,7 +18,7 @@ use super::{Shared, State, evict::Kernel, readahead::MAX_RUN};
 use crate::store::BLOCK_SIZE;
 
 /// Room that is made for pages to read ahead before they are read.
-pub(super) const WANTED: u64 = 2 * MAX_RUN;
+pub(super) const WANTED: u64 = 4 * MAX_RUN;
 
 /// Which thread the reader is.
 #[derive(Debug, Default)]

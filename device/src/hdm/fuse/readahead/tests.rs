@@ -127,7 +127,15 @@ fn streams_share_what_may_be_ahead() {
 fn a_resident_page_is_not_read_and_is_no_marker() {
     let mut guest = Guest::new(FILE);
     guest.resident.extend([14, 17]);
-    assert_eq!(guest.access_all([10, 11, 12]), [13..14, 15..17, 19..21], "18 is the marker instead of 17");
+    assert_eq!(guest.access_all([10, 11, 12]), [13..14, 15..17, 18..19, 20..23], "19 is the marker instead of 17");
+}
+
+#[test]
+fn a_stream_goes_on_behind_pages_that_are_resident() {
+    let mut guest = Guest::new(FILE);
+    guest.resident.extend(20..1000);
+    guest.access_all(0..=1023);
+    assert_eq!(guest.faults, 6, "three to begin, and the markers 7, 19, 1023");
 }
 
 #[test]

@@ -26,29 +26,48 @@ use cxl_cram_device::{
 };
 use memmap2::{MmapMut, MmapOptions};
 
+#[path = "../../tests/window/traces.rs"]
+mod traces;
+mod working_set;
+mod zram;
+
 const SERVER: &str = "CXL_CRAM_BENCH_SERVER";
+/// Settings of the server, in bytes. Without the first the cache holds more than the window: what leaves it, leaves it by
+/// request.
+const CACHE: &str = "CXL_CRAM_BENCH_CACHE";
+const READAHEAD: &str = "CXL_CRAM_BENCH_READAHEAD";
+const KERNEL_READAHEAD: &str = "CXL_CRAM_BENCH_KERNEL_READAHEAD";
 const PAGE: usize = 4096;
 const PAGES: usize = 4096;
 const CAPACITY: u64 = 64 << 20;
 
-/// Obeys lines: evicts everything and says how many nanoseconds that took.
+/// Obeys lines, with one number each: `evict` drops everything and says how many nanoseconds that took, `loaded` says how
+/// many pages were loaded from the medium.
 fn serve(directory: &Path) {
+    let setting = |name: &str, default: u64| std::env::var(name).map_or(default, |value| value.parse().unwrap());
     let watermarks = Watermarks { low: Threshold::Percent(10.0), high: Threshold::Percent(20.0) };
     let config = MediaConfig { capacity: CAPACITY, physical: CAPACITY, codec: Codec::Lz4, watermarks };
     let media = Media::new(&config).unwrap();
+    let default = FuseConfig::default();
     let config = FuseConfig {
-        // More than the window: what leaves it, leaves it by request.
-        cache_bytes: 4 * CAPACITY,
+        cache_bytes: setting(CACHE, 4 * CAPACITY),
         flush_interval: Duration::from_secs(3600),
         directory: directory.to_path_buf(),
-        ..FuseConfig::default()
+        readahead: setting(READAHEAD, default.readahead),
+        kernel_readahead: setting(KERNEL_READAHEAD, default.kernel_readahead.into()) as u32,
+        ..default
     };
     let window = FuseWindow::new(config, Arc::clone(&media)).unwrap();
     println!("0");
-    for _ in std::io::stdin().lines() {
-        let start = Instant::now();
-        window.invalidate(0..CAPACITY);
-        println!("{}", start.elapsed().as_nanos());
+    for line in std::io::stdin().lines() {
+        if line.unwrap() == "loaded" {
+            let resident = window.resident();
+            println!("{}", resident.faults + resident.prefetched);
+        } else {
+            let start = Instant::now();
+            window.invalidate(0..CAPACITY);
+            println!("{}", start.elapsed().as_nanos());
+        }
     }
 }
 
@@ -59,8 +78,9 @@ struct Server {
 }
 
 impl Server {
-    fn new(directory: &Path) -> Self {
+    fn new(directory: &Path, settings: &[(&str, u64)]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
+        command.envs(settings.iter().map(|(name, value)| (name, value.to_string())));
         let command = command.env(SERVER, directory).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
@@ -69,15 +89,23 @@ impl Server {
         server
     }
 
-    fn answer(&mut self) -> Duration {
+    fn answer(&mut self) -> u64 {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
-        Duration::from_nanos(line.trim().parse().unwrap())
+        line.trim().parse().unwrap()
+    }
+
+    fn ask(&mut self, command: &str) -> u64 {
+        writeln!(self.stdin, "{command}").unwrap();
+        self.answer()
     }
 
     fn evict(&mut self) -> Duration {
-        writeln!(self.stdin, "evict").unwrap();
-        self.answer()
+        Duration::from_nanos(self.ask("evict"))
+    }
+
+    fn loaded(&mut self) -> u64 {
+        self.ask("loaded")
     }
 
     fn stop(self) {
@@ -87,12 +115,18 @@ impl Server {
     }
 }
 
+/// The window in a directory, for a client to map.
+fn open(directory: &Path) -> File {
+    let mount = fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
+    File::options().read(true).write(true).open(mount.join("hdm")).unwrap()
+}
+
 /// Every page once, in an order without neighbours.
 fn scattered() -> impl Iterator<Item = usize> {
     (0..PAGES).map(|n| n * 1597 % PAGES)
 }
 
-fn load(map: &MmapMut, pages: impl Iterator<Item = usize>) {
+fn load(map: &[u8], pages: impl Iterator<Item = usize>) {
     for page in pages {
         // Volatile: this load is what is measured.
         // SAFETY: `page` is below PAGES, so the address is inside the mapping.
@@ -108,7 +142,7 @@ fn store(map: &mut MmapMut, pages: impl Iterator<Item = usize>) {
 }
 
 /// Half of each page does not compress.
-fn fill(map: &mut MmapMut) {
+fn fill(map: &mut [u8]) {
     let mut x = 1_u64;
     for bytes in map.chunks_exact_mut(PAGE).flat_map(|page| page[PAGE / 2..].chunks_exact_mut(8)) {
         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -124,9 +158,8 @@ fn timed(work: impl FnOnce()) -> Duration {
 
 fn per_page(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
-    let mut server = Server::new(directory.path());
-    let mount = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
-    let file = File::options().read(true).write(true).open(mount.join("hdm")).unwrap();
+    let mut server = Server::new(directory.path(), &[]);
+    let file = open(directory.path());
     // SAFETY: the file is ours alone, and its server outlives the mapping.
     let mut window = unsafe { MmapOptions::new().len(PAGES * PAGE).map_mut(&file) }.unwrap();
     let mut plain = MmapMut::map_anon(PAGES * PAGE).unwrap();
@@ -207,6 +240,9 @@ fn per_page(criterion: &mut Criterion) {
 criterion_group!(benches, per_page);
 
 fn main() {
+    if let Some(cgroup) = std::env::var_os(zram::CHILD) {
+        return zram::child(cgroup.as_ref());
+    }
     if let Some(directory) = std::env::var_os(SERVER) {
         return serve(directory.as_ref());
     }
@@ -215,5 +251,6 @@ fn main() {
         return;
     }
     benches();
+    working_set::rows();
     Criterion::default().configure_from_args().final_summary();
 }
