@@ -218,7 +218,9 @@ impl Filesystem for WindowFs {
             if state.expect(&pages) {
                 self.shared.ahead.notify_one();
             }
-            if !state.stopping && state.parked.len() < MAX_PARKED && !state.cache.admits(&pages) {
+            // While the evictor drops lost blocks, it may come to these pages, and it alone answers what is parked.
+            let may_park = !state.stopping && !state.dropping && state.parked.len() < MAX_PARKED;
+            if may_park && !state.cache.admits(&pages) {
                 state.cache.park(&pages);
                 state.parked.push_back(Parked { bytes, reply });
                 self.shared.wake.notify_one();
