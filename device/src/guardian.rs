@@ -2,7 +2,7 @@
 //! removes the window's directory and the sockets.
 //!
 //! A server that ends as it should asks for that, since it has given up the right to do it itself (see
-//! [`sandbox`](crate::sandbox)). Of a server that was killed, the guardian learns by watching it. SIGKILL ends every thread
+//! [`sandbox`]). Of a server that was killed, the guardian learns by watching it. SIGKILL ends every thread
 //! but one that waits for write-back of the window. That wait cannot be interrupted, no thread is left to answer it, and
 //! because its thread still has `/dev/fuse` open the kernel does not end the connection either: the server would hang
 //! forever, and so would every client that touches the window. So the guardian aborts the connection when the server has
