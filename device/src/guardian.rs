@@ -31,7 +31,7 @@ use rustix::{
 
 use crate::sandbox::{self, GuardianRights};
 
-/// How often the guardian looks at a server that it cannot hear, in milliseconds.
+/// How often the guardian looks at a server whose end it is not notified of, in milliseconds.
 const PERIOD: i32 = 250;
 /// `/proc/PID/status` is shorter. Only its first lines are needed.
 const STATUS: usize = 4096;
@@ -80,7 +80,7 @@ struct Window {
     abort: Option<File>,
     /// Where the window is mounted.
     mount: CString,
-    /// Unmounts for those who may not: its path and its arguments.
+    /// Unmounts where the caller may not: its path and its arguments.
     helper: Option<[CString; 6]>,
 }
 

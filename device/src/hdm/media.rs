@@ -335,7 +335,7 @@ impl Media {
         Occupancy { lag, ..self.occupancy_now() }
     }
 
-    /// Occupancy as the store counts it now, for those who do not ask by how much it lags. Takes no time.
+    /// Occupancy as the store counts it now, for callers that do not need the lag. Takes no time.
     pub fn occupancy_now(&self) -> Occupancy {
         let gate = self.crossings.gate();
         Occupancy {

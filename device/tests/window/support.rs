@@ -20,6 +20,7 @@ use std::{
 use crate::traces;
 use cxl_cram_device::{
     hdm::{
+        Window,
         fuse::{FuseConfig, FuseWindow},
         media::{Media, MediaConfig, Threshold, Watermarks},
     },
@@ -60,6 +61,18 @@ impl Setup {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(&window_file(self.directory.path()))
+    }
+
+    /// The sum of the first words of the pages in the medium, up to so many bytes, after a flush.
+    pub(crate) fn sum_of_counters(&self, bytes: u64) -> u64 {
+        self.window.flush();
+        let mut block = [0; PAGE as usize];
+        let mut sum = 0;
+        for page in 0..bytes / PAGE {
+            self.media.load(page, &mut block);
+            sum += u64::from_le_bytes(block[..8].try_into().unwrap());
+        }
+        sum
     }
 }
 

@@ -1,4 +1,4 @@
-//! The flusher: bounds how far accounting lags behind guest stores, and writes back for those who cannot wait for the end.
+//! The flusher: bounds how far accounting lags behind guest stores, and writes back for callers that cannot wait for the end.
 //!
 //! One thread makes one pass over the window's file after the other. A pass that began after a request covers every store
 //! made before it.

@@ -2,7 +2,7 @@
 //!
 //! The medium gets an empty store and an empty poison list at once. The rest goes on in the background: the window drops
 //! what it holds of the old contents, then the old store is given back to the host. Until the window is done, what it writes
-//! back is ignored, commands wait, and whoever lets a client at the window must wait as well ([`Media::wait_until_clear`]):
+//! back is ignored, commands wait, and what lets a client at the window must wait as well ([`Media::wait_until_clear`]):
 //! the window's copies are the old contents.
 
 use super::*;

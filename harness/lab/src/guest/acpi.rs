@@ -341,4 +341,4 @@ fn sum(bytes: &[u8]) -> u8 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -33,17 +33,10 @@ pub fn with_wide_integers(dsdt: &Table) -> Option<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::acpi::tests::header;
 
     fn table(signature: &[u8; 4], revision: u8, body: Vec<u8>) -> Table {
-        let header = Header {
-            signature: *signature,
-            revision,
-            oem_id: *b"BOCHS ",
-            oem_table_id: *b"BXPC    ",
-            oem_revision: 1,
-            creator_id: *b"BXPC",
-            creator_revision: 1,
-        };
+        let header = Header { revision, ..header(signature) };
         Table { header, body }
     }
 

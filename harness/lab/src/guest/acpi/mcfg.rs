@@ -30,18 +30,10 @@ pub fn config_space(mcfg: &Table, bus: u8, slot: u8, function: u8) -> Result<u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::acpi::Header;
+    use crate::guest::acpi::tests::header;
 
     fn mcfg(first: u8, last: u8) -> Table {
-        let header = Header {
-            signature: *b"MCFG",
-            revision: 1,
-            oem_id: *b"BOCHS ",
-            oem_table_id: *b"BXPC    ",
-            oem_revision: 1,
-            creator_id: *b"BXPC",
-            creator_revision: 1,
-        };
+        let header = header(b"MCFG");
         let mut body = vec![0; 8];
         body.extend(0xb000_0000_u64.to_le_bytes());
         body.extend([0, 0, first, last, 0, 0, 0, 0]);

@@ -57,17 +57,10 @@ impl MemoryAffinity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::acpi::tests::header;
 
     fn srat(body: Vec<u8>) -> Table {
-        let header = Header {
-            signature: *b"SRAT",
-            revision: 1,
-            oem_id: *b"BOCHS ",
-            oem_table_id: *b"BXPC    ",
-            oem_revision: 1,
-            creator_id: *b"BXPC",
-            creator_revision: 1,
-        };
+        let header = header(b"SRAT");
         Table { header, body }
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 
-fn header(signature: &[u8; 4]) -> Header {
+/// The header of a table of QEMU's firmware.
+pub(crate) fn header(signature: &[u8; 4]) -> Header {
     Header {
         signature: *signature,
         revision: 1,

@@ -3,20 +3,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::*;
-use crate::guest::acpi::{Header, HostBridge, RSDP_AREA};
+use crate::guest::acpi::tests::header;
+use crate::guest::acpi::{HostBridge, RSDP_AREA};
 use crate::machine::config::{Device, Domain};
 
 fn table(signature: &[u8; 4], body: Vec<u8>) -> Table {
-    let header = Header {
-        signature: *signature,
-        revision: 1,
-        oem_id: *b"BOCHS ",
-        oem_table_id: *b"BXPC    ",
-        oem_revision: 1,
-        creator_id: *b"BXPC",
-        creator_revision: 1,
-    };
-    Table { header, body }
+    Table { header: header(signature), body }
 }
 
 fn cedt() -> Table {
