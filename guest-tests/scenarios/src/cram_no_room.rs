@@ -59,7 +59,7 @@ fn run(lab: &mut Lab) -> Result<()> {
         if what != "unloaded" {
             lab.guest.wait_path(&format!("/{what}"), LIMIT)?;
         }
-        lab.figure(&format!("{what}: said after"), format!("{:.1?}", begin.elapsed()));
+        lab.figure(&format!("{what}: reported after"), format!("{:.1?}", begin.elapsed()));
         let messages = lab.sh(grep)?;
         let kept = memory.nodes(data.all())?.on(cram.node) + memory.nodes(bulk.all())?.on(cram.node);
         let wrong = check(&mut memory)?;
