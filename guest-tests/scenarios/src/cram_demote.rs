@@ -29,7 +29,7 @@ fn run(lab: &mut Lab) -> Result<()> {
          for k in {ON_DEMAND_DIR}/*.ko; do tr '\\0' '\\n' < $k | sed -n s/^alias=//p | \
          while read a; do case $m in $a) basename $k;; esac; done; done"
     ))?;
-    // None: the PCI id is that of other emulated devices too, so the driver is loaded by whoever wants a tier.
+    // None: the PCI id is that of other emulated devices too, so the driver is loaded on request.
     lab.fact("alias, and modules that have it", found.lines().collect::<Vec<_>>());
 
     lab.step("the driver makes a tier from the device");

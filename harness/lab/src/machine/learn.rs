@@ -392,18 +392,17 @@ impl Firmware {
             .ok_or(LearnError::Decoders("the host bridge has none, or too few"))?;
         let mcfg = self.table(b"MCFG", "MCFG")?;
         let endpoint = |Function { port, function }: &Function| {
-            let lacks = |what| LearnError::Decoders(what);
             let space = self.config_space(&mcfg, function)?;
-            let (control, enabled) = dvsec::control(&space).ok_or_else(|| lacks("a device has no CXL DVSEC"))?;
+            let (control, enabled) = dvsec::control(&space).ok_or(LearnError::Decoders("a device has no CXL DVSEC"))?;
             let registers = dvsec::component_registers(&space)
                 .and_then(|(number, offset)| bar(function, number.into())?.address.checked_add(offset));
-            let registers = registers.ok_or_else(|| lacks("a device has no component registers"))?;
+            let registers = registers.ok_or(LearnError::Decoders("a device has no component registers"))?;
             let decoders = Structure::find(registers, |address| self.read32(address))?;
             let space = self.config_space(&mcfg, port)?;
             Ok(Endpoint {
-                decoders: decoders.ok_or_else(|| lacks("a device has none"))?,
+                decoders: decoders.ok_or(LearnError::Decoders("a device has none"))?,
                 control: (self.config_address(&mcfg, function)?.wrapping_add(control), enabled),
-                port: dvsec::port_number(&space).ok_or_else(|| lacks("a root port has no number"))?,
+                port: dvsec::port_number(&space).ok_or(LearnError::Decoders("a root port has no number"))?,
             })
         };
         let endpoints = functions.iter().map(endpoint).collect::<Result<_, LearnError>>()?;
