@@ -6,11 +6,13 @@ use super::{
     event_record::Record,
     events::Log,
     failure::{CommandFailure, FailureError},
+    lost_interrupts::LoseError,
     ras::{Correctable, Header, Uncorrectable},
 };
 use crate::hdm::media::Crossing;
 
-/// Reports events that have not happened, and makes commands fail or be late that would have worked. The medium is left alone.
+/// Reports events that have not happened, makes commands fail or be late that would have worked, and loses interrupts. The medium is
+/// left alone.
 pub trait Injector: Send + Sync {
     /// A crossing: the interrupt of the watermark and its event record.
     fn inject_crossing(&self, crossing: Crossing);
@@ -24,6 +26,8 @@ pub trait Injector: Send + Sync {
     fn fail_command(&self, failure: CommandFailure) -> Result<u64, FailureError>;
     /// Makes mailbox commands late. Returns how many delays of this opcode were still outstanding before.
     fn delay_command(&self, delay: CommandDelay) -> Result<u64, DelayError>;
+    /// Loses the next interrupts of a vector. Returns how many of this vector were still to be lost before.
+    fn lose_interrupt(&self, vector: u16, count: u64) -> Result<u64, LoseError>;
 }
 
 impl Injector for Type3 {
@@ -49,5 +53,9 @@ impl Injector for Type3 {
 
     fn delay_command(&self, delay: CommandDelay) -> Result<u64, DelayError> {
         self.device.state().delays.request(delay)
+    }
+
+    fn lose_interrupt(&self, vector: u16, count: u64) -> Result<u64, LoseError> {
+        self.msix.lose(vector, count)
     }
 }

@@ -17,6 +17,7 @@ pub mod failure;
 pub mod hdm_decoder;
 mod injector;
 mod layout;
+pub mod lost_interrupts;
 mod mailbox;
 mod msix;
 pub mod ras;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 pub use self::injector::Injector;
 use self::{
     cdat::Cdat, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
-    hdm_decoder::Decoder, msix::MsixTable,
+    hdm_decoder::Decoder, lost_interrupts::LossyMsix, msix::MsixTable,
 };
 use crate::hdm::media::Media;
 
@@ -63,6 +64,7 @@ pub struct Type3 {
     component: Arc<ComponentRegisters>,
     device: DeviceRegisters,
     msix_table: MsixTable,
+    msix: Arc<LossyMsix>,
 }
 
 impl Type3 {
@@ -76,14 +78,16 @@ impl Type3 {
     /// A function in its reset state, in front of this medium. Listens to the medium's events.
     pub fn new(config: &Type3Config, media: Arc<Media>, msix: Arc<dyn Msix>) -> Arc<Self> {
         let capacity = media.capacity();
+        let msix = Arc::new(LossyMsix::new(msix));
         let component = Arc::new(ComponentRegisters::new(capacity));
-        let device = DeviceRegisters::new(media, Arc::clone(&component), Arc::clone(&msix));
+        let device = DeviceRegisters::new(media, Arc::clone(&component), msix.clone());
         Arc::new(Self {
             capacity,
-            config_space: ConfigSpace::new(config, capacity, msix),
+            config_space: ConfigSpace::new(config, capacity, msix.clone()),
             component,
             device,
             msix_table: MsixTable::new(),
+            msix,
         })
     }
 

@@ -217,7 +217,7 @@ pub struct FailCommand {
     #[serde(default)]
     pub background: bool,
 }
-command!(FailCommand, "fail-command" => StillToFail);
+command!(FailCommand, "fail-command" => Pending);
 
 fn one() -> u64 {
     1
@@ -237,20 +237,24 @@ pub struct DelayCommand {
     #[serde(default = "one")]
     pub count: u64,
 }
-command!(DelayCommand, "delay-command" => StillToDelay);
+command!(DelayCommand, "delay-command" => Pending);
 
-/// What was left of the earlier request.
+/// Loses the next interrupts of a vector, in place of any earlier request for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct StillToFail {
-    /// Commands that were still to fail.
-    pub left_before: u64,
+#[serde(deny_unknown_fields)]
+pub struct LoseInterrupt {
+    /// MSI-X vector, from 0 to 15.
+    pub vector: u16,
+    /// How many are lost. 0 ends an earlier request.
+    #[serde(default = "one")]
+    pub count: u64,
 }
+command!(LoseInterrupt, "lose-interrupt" => Pending);
 
-/// What was left of the earlier request.
+/// What was left of an earlier request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct StillToDelay {
-    /// Commands that were still to be late.
+pub struct Pending {
+    /// Commands that were still to fail or to be late, or interrupts that were still to be lost.
     pub left_before: u64,
 }

@@ -31,7 +31,7 @@ pub use self::{
     inject::{
         DelayCommand, EventCommon, EventComponent, FailCommand, InjectCorrectableError, InjectDramEvent, InjectEvent,
         InjectGeneralMediaEvent, InjectHighWatermark, InjectLowWatermark, InjectMemoryModuleEvent,
-        InjectUncorrectableErrors, StillToDelay, StillToFail, UncorrectableError,
+        InjectUncorrectableErrors, LoseInterrupt, Pending, UncorrectableError,
     },
     message::{Capabilities, Execute, Greeting, Message, Negotiation, QemuVersion, Refusal, Version},
     notification::{Event, Notification, Timestamp},

@@ -10,6 +10,7 @@ use crate::{
         event_record::Record,
         events::Log,
         failure::{CommandFailure, FailureError},
+        lost_interrupts::LoseError,
         ras::{Correctable, Header, Uncorrectable},
     },
     hdm::media::{Crossing, LINE_SIZE, Media, MediaError, PoisonPage, PoisonRecord, Watermarks},
@@ -47,6 +48,12 @@ impl From<FailureError> for CommandError {
 
 impl From<DelayError> for CommandError {
     fn from(error: DelayError) -> Self {
+        Self::generic(error.to_string())
+    }
+}
+
+impl From<LoseError> for CommandError {
+    fn from(error: LoseError) -> Self {
         Self::generic(error.to_string())
     }
 }
@@ -161,6 +168,11 @@ impl DeviceCommands {
     /// Makes mailbox commands late. Returns how many were still to be late before.
     pub(super) fn delay_command(&self, delay: CommandDelay) -> Result<u64, DelayError> {
         self.injector.delay_command(delay)
+    }
+
+    /// Loses the next interrupts of a vector. Returns how many were still to be lost before.
+    pub(super) fn lose_interrupt(&self, vector: u16, count: u64) -> Result<u64, LoseError> {
+        self.injector.lose_interrupt(vector, count)
     }
 
     /// Stops the device.

@@ -3,6 +3,7 @@
 
 mod device;
 mod event;
+mod interrupt;
 mod mailbox;
 mod media;
 mod poison;
@@ -74,6 +75,7 @@ const TABLE: &[Entry] = &[
     Entry::of::<api::InjectCorrectableError>(),
     Entry::of::<api::FailCommand>(),
     Entry::of::<api::DelayCommand>(),
+    Entry::of::<api::LoseInterrupt>(),
     Entry::of::<api::QueryPoison>(),
     Entry::of::<api::InjectPoison>(),
     Entry::named::<api::InjectPoison>("cxl-inject-poison"),

@@ -78,8 +78,7 @@ fn answers_have_their_members_in_order() {
     is(status(), STATUS);
     is(Done {}, "{}");
     is(Physical { physical: 4096 }, r#"{"physical":4096}"#);
-    is(StillToFail { left_before: 2 }, r#"{"left-before":2}"#);
-    is(StillToDelay { left_before: 3 }, r#"{"left-before":3}"#);
+    is(Pending { left_before: 2 }, r#"{"left-before":2}"#);
     is(vec![CommandName { name: "quit".into() }], r#"[{"name":"quit"}]"#);
     let run = |start, source| PoisonRun { start, length: 64, source };
     is(
@@ -167,6 +166,7 @@ fn commands_have_their_names_and_arguments() {
             &format!(r#"{{"opcode":17410,"milliseconds":5000,"phase":"{wire}","count":3}}"#),
         );
     }
+    executes(LoseInterrupt { vector: 13, count: 2 }, "lose-interrupt", r#"{"vector":13,"count":2}"#);
     executes(
         InjectUncorrectableErrors {
             errors: vec![UncorrectableError { r#type: Uncorrectable::MemDataEcc, header: vec![1, 2] }],

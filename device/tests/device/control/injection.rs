@@ -188,6 +188,21 @@ fn fail_command_fills_in_the_arguments_that_are_left_out() {
 }
 
 #[test]
+fn lose_interrupt_takes_a_vector_and_a_count() {
+    let rig = Rig::start();
+    let mut peer = rig.client();
+    for (before, arguments) in [json!({"vector": 13}), json!({"vector": 0, "count": 0})].into_iter().enumerate() {
+        assert_eq!(peer.execute("lose-interrupt", arguments), json!({"left-before": before}));
+    }
+    assert_eq!(*rig.injected.losses.lock(), [(13, 1), (0, 0)]);
+    for arguments in [json!({}), json!({"vector": -1}), json!({"vector": 65536}), json!({"vector": 1, "times": 2})] {
+        refused("lose-interrupt", arguments);
+    }
+    let why = refused("lose-interrupt", json!({"vector": 16}));
+    assert!(why.contains("from 0 to 15"), "{why}");
+}
+
+#[test]
 fn delay_command_takes_milliseconds_and_a_phase() {
     let rig = Rig::start();
     let mut peer = rig.client();

@@ -20,6 +20,7 @@ use cxl_cram_device::{
         event_record::Record,
         events::Log,
         failure::{CommandFailure, FailureError},
+        lost_interrupts::LoseError,
         ras::{Correctable, Header, Uncorrectable},
     },
     hdm::{
@@ -45,6 +46,7 @@ pub(crate) struct Injected {
     pub(crate) correctable: Mutex<Vec<Correctable>>,
     pub(crate) failures: Mutex<Vec<CommandFailure>>,
     pub(crate) delays: Mutex<Vec<CommandDelay>>,
+    pub(crate) losses: Mutex<Vec<(u16, u64)>>,
 }
 
 impl Injected {
@@ -97,6 +99,16 @@ impl Injector for Injected {
         let mut delays = self.delays.lock();
         delays.push(delay);
         Ok(delays.len() as u64 - 1)
+    }
+
+    /// Returns the number of earlier requests. There is no vector 16.
+    fn lose_interrupt(&self, vector: u16, count: u64) -> Result<u64, LoseError> {
+        if vector == 16 {
+            return Err(LoseError::NoVector(16));
+        }
+        let mut losses = self.losses.lock();
+        losses.push((vector, count));
+        Ok(losses.len() as u64 - 1)
     }
 }
 

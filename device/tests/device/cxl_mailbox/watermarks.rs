@@ -1,6 +1,9 @@
 //! The watermarks as the compressed-RAM driver meets them: vector 12 "lthresh" and vector 13 "hthresh".
 
-use cxl_cram_device::{cxl::Injector, hdm::media::Crossing};
+use cxl_cram_device::{
+    cxl::{Injector, lost_interrupts::LoseError},
+    hdm::media::Crossing,
+};
 
 use super::{
     driver::{Device, PAGE, words},
@@ -141,4 +144,31 @@ fn set_watermarks_reports_a_resulting_crossing_at_once() {
     assert_eq!(counts(&device), (1, 0));
     device.output(0xc001, &words(&[10 * PAGE, 20 * PAGE]));
     assert_eq!(counts(&device), (1, 1));
+}
+
+#[test]
+fn an_interrupt_that_is_lost_does_not_come_later() {
+    let device = Device::with_physical(PHYSICAL);
+    assert_eq!(device.type3.lose_interrupt(HIGH, 1), Ok(0));
+    go_low(&device);
+    go_high(&device);
+    assert_eq!(counts(&device), (1, 0));
+    device.type3.vector_armed(HIGH);
+    device.type3.reset();
+    assert_eq!(counts(&device), (1, 0), "it counts as delivered");
+    go_low(&device);
+    go_high(&device);
+    assert_eq!(counts(&device), (2, 1), "one was to be lost");
+}
+
+#[test]
+fn a_request_to_lose_interrupts_replaces_the_one_before() {
+    let device = Device::with_physical(PHYSICAL);
+    assert_eq!(device.type3.lose_interrupt(LOW, 5), Ok(0));
+    assert_eq!(device.type3.lose_interrupt(LOW, 0), Ok(5));
+    assert_eq!(device.type3.lose_interrupt(HIGH, u64::MAX), Ok(0));
+    assert_eq!(device.type3.lose_interrupt(16, 1), Err(LoseError::NoVector(16)));
+    go_low(&device);
+    go_high(&device);
+    assert_eq!(counts(&device), (1, 0));
 }

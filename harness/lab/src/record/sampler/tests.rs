@@ -18,6 +18,7 @@ use cxl_cram_device::{
         event_record::Record,
         events::Log,
         failure::{CommandFailure, FailureError},
+        lost_interrupts::LoseError,
         ras::{Correctable, Header, Uncorrectable},
     },
     hdm::{
@@ -73,6 +74,10 @@ impl Injector for Nobody {
     }
 
     fn delay_command(&self, _delay: CommandDelay) -> Result<u64, DelayError> {
+        Ok(0)
+    }
+
+    fn lose_interrupt(&self, _vector: u16, _count: u64) -> Result<u64, LoseError> {
         Ok(0)
     }
 }
