@@ -57,6 +57,8 @@ fn run(lab: &mut Lab) -> Result<()> {
     ensure!(now.freed >= now.scrubbed, "more was scrubbed than was freed: {now:?}");
     let now = cram.settled(lab)?;
     lab.fact("freed and scrubbed at the end", [now.freed - counts.freed, now.scrubbed - counts.scrubbed]);
+    // Or the caches would write them back after the device has scrubbed, and take media again.
+    lab.fact("of those, written back from the caches before", now.flushed - counts.flushed);
     lab.fact("held at the end", now.held);
     lab.fact("hardly a page is used", now.used_pages < 512);
     lab.fact("by the processor, errors", [now.scrubbed_by_cpu, now.scrub_errors]);

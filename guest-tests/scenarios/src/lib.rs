@@ -10,9 +10,11 @@ mod cram_bear;
 mod cram_cost;
 mod cram_demote;
 mod cram_hot_remove;
+mod cram_interrupts_lost;
 mod cram_no_room;
 mod cram_poison;
 mod cram_pressure;
+mod cram_races;
 mod cram_read_in_place;
 mod cram_rebind;
 mod cram_scrub;
@@ -46,6 +48,7 @@ mod performance;
 mod poison;
 mod precommitted;
 mod precommitted_locked;
+mod private_cpusets;
 mod private_isolation;
 mod private_lifecycle;
 mod private_owners;
@@ -80,9 +83,11 @@ const SCENARIOS: &[&Scenario] = &[
     &cram_cost::SCENARIO,
     &cram_demote::SCENARIO,
     &cram_hot_remove::SCENARIO,
+    &cram_interrupts_lost::SCENARIO,
     &cram_no_room::SCENARIO,
     &cram_poison::SCENARIO,
     &cram_pressure::SCENARIO,
+    &cram_races::SCENARIO,
     &cram_read_in_place::SCENARIO,
     &cram_rebind::SCENARIO,
     &cram_scrub::SCENARIO,
@@ -116,6 +121,7 @@ const SCENARIOS: &[&Scenario] = &[
     &poison::SCENARIO,
     &precommitted::SCENARIO,
     &precommitted_locked::SCENARIO,
+    &private_cpusets::SCENARIO,
     &private_isolation::SCENARIO,
     &private_lifecycle::SCENARIO,
     &private_owners::SCENARIO,

@@ -29,7 +29,7 @@ fn run(lab: &mut Lab) -> Result<()> {
     let region = lab.create_region_of(0, "-s 256M")?;
     let memory = lab.take_range(&region)?;
     let range = format!("{:#x},{:#x},{}", memory.start, memory.end - memory.start, region.node);
-    for program in ["isolation", "capabilities", "write_protection", "pages"] {
+    for program in ["isolation", "capabilities", "write_protection", "pages", "lifecycle"] {
         lab.step(program);
         lab.selftest(&format!("private_nodes/{program}"), &[("PRIVATE_NODE_RANGE", &range)], LIMIT)?;
     }

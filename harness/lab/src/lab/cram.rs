@@ -40,6 +40,8 @@ pub struct CramCounts {
     pub refused: u64,
     /// Pages freed.
     pub freed: u64,
+    /// Freed pages whose last stores were written back from the processors' caches before the device was to scrub them.
+    pub flushed: u64,
     /// Freed pages that wait to be scrubbed, now.
     pub held: u64,
     /// Pages scrubbed.

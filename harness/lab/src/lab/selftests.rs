@@ -13,8 +13,8 @@ use crate::provision::SELFTESTS_IN_GUEST;
 type Outcome = (String, String);
 
 impl Lab {
-    /// Runs a program of the kernel's selftests, `TARGET/PROGRAM`, with these environment variables, and records the result
-    /// of each of its tests as a fact. What a failed test says about itself becomes a figure.
+    /// Runs a program of the kernel's selftests, `TARGET/PROGRAM` and its arguments, with these environment variables, and
+    /// records the result of each of its tests as a fact. What a test prints about itself becomes a figure.
     ///
     /// # Errors
     /// The program ends before all tests of its plan have.
@@ -26,8 +26,9 @@ impl Lab {
         let outcomes = outcomes(&output).with_context(|| format!("in the guest: {line}: {}", remarks.trim()))?;
         for (name, outcome) in outcomes {
             let full = full(program, &name);
-            if outcome == "not ok" {
-                self.figure(&full, why(&name, output.lines().chain(remarks.lines())));
+            let printed = printed(&name, output.lines().chain(remarks.lines()));
+            if !printed.is_empty() {
+                self.figure(&full, printed);
             }
             self.fact(&full, outcome);
         }
@@ -37,6 +38,7 @@ impl Lab {
 
 /// A test's name, with its program's where it does not begin with that.
 fn full(program: &str, test: &str) -> String {
+    let program = program.split(' ').next().unwrap_or(program);
     let program = program.rsplit('/').next().unwrap_or(program);
     match test.split_once('.') {
         Some((first, _)) if first == program => test.to_owned(),
@@ -72,12 +74,12 @@ fn outcome(line: &str) -> Option<Outcome> {
     })
 }
 
-/// What a test has said about itself: lines `# FILE:LINE:NAME:TEXT` or `# NAME: TEXT`.
-fn why<'a>(test: &str, lines: impl Iterator<Item = &'a str>) -> String {
+/// What a test has printed about itself: lines `# FILE:LINE:NAME:TEXT` or `# NAME: TEXT`.
+fn printed<'a>(test: &str, lines: impl Iterator<Item = &'a str>) -> String {
     let short = test.rsplit('.').next().unwrap_or(test);
     let (inside, before) = (format!(":{short}:"), format!("# {short}: "));
-    let said: Vec<_> = lines.filter(|line| line.contains(&inside) || line.starts_with(&before)).collect();
-    said.join("; ")
+    let lines: Vec<_> = lines.filter(|line| line.contains(&inside) || line.starts_with(&before)).collect();
+    lines.join("; ")
 }
 
 #[cfg(test)]
@@ -109,11 +111,15 @@ mod tests {
     fn a_name_begins_with_its_program_once() {
         assert_eq!(full("private_nodes/pages", "pages.split"), "pages.split");
         assert_eq!(full("cram/cram_race", "fork"), "cram_race.fork");
+        assert_eq!(full("cram/cram_race -n 9 fork", "fork"), "cram_race.fork");
     }
 
     #[test]
-    fn a_failed_test_explains_itself() {
+    fn what_a_test_prints_about_itself_is_found() {
         let lines = ["# pages.c:9:other:no", "# pages.c:7:split:Expected 1 == 2", "# split: Test failed"];
-        assert_eq!(why("pages.split", lines.into_iter()), "# pages.c:7:split:Expected 1 == 2; # split: Test failed");
+        assert_eq!(
+            printed("pages.split", lines.into_iter()),
+            "# pages.c:7:split:Expected 1 == 2; # split: Test failed"
+        );
     }
 }

@@ -10,11 +10,11 @@ use crate::provision::error::{IoContext, ProvisionError};
 use cxl_cram_kit::progress::Step;
 
 /// The modules; everything else is built in. The first must load after PCI has claimed its resources. The others are loaded
-/// on request of a scenario, and only kernels with this project's series have them.
-pub(super) const MODULES: [&str; 3] =
-    ["drivers/cxl/cxl_acpi.ko", "drivers/cxl/cxl_cram.ko", "drivers/cxl/cxl_mempolicy_sample.ko"];
+/// on request of a scenario. Those of `cxl_cram` and `cxl_mempolicy_sample` come with this project's series.
+pub(super) const MODULES: [&str; 4] =
+    ["drivers/cxl/cxl_acpi.ko", "drivers/cxl/cxl_cram.ko", "drivers/cxl/cxl_mempolicy_sample.ko", "lib/test_hmm.ko"];
 /// The options of these modules.
-const OPTIONS: [&str; 3] = ["CONFIG_CXL_ACPI", "CONFIG_CXL_CRAM", "CONFIG_CXL_MEMPOLICY_SAMPLE"];
+const OPTIONS: [&str; 4] = ["CONFIG_CXL_ACPI", "CONFIG_CXL_CRAM", "CONFIG_CXL_MEMPOLICY_SAMPLE", "CONFIG_TEST_HMM"];
 pub(super) const IMAGE: &str = "arch/x86/boot/bzImage";
 /// The list of built-in modules, beside the image.
 pub(super) const BUILTIN: &str = "modules.builtin";

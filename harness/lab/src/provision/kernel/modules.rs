@@ -39,8 +39,8 @@ const WANTED: [&str; 19] = [
     "dax_pmem",
     NEEDED,
 ];
-/// Modules that only scenarios load, because they would take the device from other drivers.
-const ON_DEMAND: [&str; 2] = ["cxl_cram", "cxl_mempolicy_sample"];
+/// Modules that only scenarios load: they would take the device from other drivers, or memory for nothing.
+const ON_DEMAND: [&str; 3] = ["cxl_cram", "cxl_mempolicy_sample", "test_hmm"];
 /// The module without which there is no CXL window.
 const NEEDED: &str = "cxl_acpi";
 /// The suffixes of compressed modules, with the programs that decompress them.
