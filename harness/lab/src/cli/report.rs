@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::report;
-use crate::report::Formats;
+use crate::report::{Formats, Record};
 
 /// The reports that a run writes.
 #[derive(Args, Clone, Debug, Default)]
@@ -47,6 +47,7 @@ pub(super) struct ReportCommand {
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     Merge(MergeArgs),
+    Compare(CompareArgs),
     Chart(ChartArgs),
 }
 
@@ -110,10 +111,57 @@ struct MergeArgs {
     json: Option<PathBuf>,
 }
 
-/// Merges records, or draws charts of one.
+/// Make a table of several runs, with a column for each kernel and a row for each scenario.
+///
+/// The table is Markdown. Reasons for which a scenario was skipped or failed are numbered below it.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  cxl-cram-harness run --report-json patched.json
+  cxl-cram-harness run --plain --report-json plain.json
+  cxl-cram-harness report compare 'with the series=patched.json' plain=plain.json
+  cxl-cram-harness report compare plain=part1.json plain=part2.json --markdown docs/kernels.md
+
+Exit code: 1 when a scenario failed.")]
+struct CompareArgs {
+    /// The head of a column and a record written by --report-json; records with the same head are merged
+    #[arg(required = true, value_name = "HEAD=RECORD", value_parser = parse_column)]
+    columns: Vec<(String, PathBuf)>,
+
+    /// Write the table here; in a page with the marks `<!-- report compare: begin -->` and `end`, between them
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    markdown: PathBuf,
+}
+
+fn parse_column(text: &str) -> Result<(String, PathBuf), String> {
+    let (head, record) = text.split_once('=').ok_or("give the head of its column first: HEAD=RECORD")?;
+    if head.trim().is_empty() || record.is_empty() {
+        Err("HEAD=RECORD with one of them empty".into())
+    } else {
+        Ok((head.trim().into(), record.into()))
+    }
+}
+
+/// Makes the table of several runs.
+fn compare(args: &CompareArgs) -> Result<ExitCode> {
+    let mut columns: Vec<(String, Vec<Record>)> = Vec::new();
+    for (head, path) in &args.columns {
+        let record = report::read(path)?;
+        match columns.iter_mut().find(|(known, _)| known == head) {
+            Some((_, records)) => records.push(record),
+            None => columns.push((head.clone(), vec![record])),
+        }
+    }
+    let columns: Vec<_> = columns.into_iter().map(|(head, records)| (head, report::merge(records))).collect();
+    report::write_table(&columns, &args.markdown)?;
+    Ok(if columns.iter().any(|(_, record)| record.failed()) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Merges records, compares them, or draws charts of one.
 pub(super) fn report(command: &ReportCommand) -> Result<ExitCode> {
     let args = match &command.action {
         Action::Merge(args) => args,
+        Action::Compare(args) => return compare(args),
         Action::Chart(args) => {
             report::chart(&report::read(&args.record)?, &args.scenarios, &args.svg)?;
             return Ok(ExitCode::SUCCESS);

@@ -9,6 +9,7 @@ mod junit;
 mod ktap;
 mod merge;
 mod outcome;
+mod table;
 mod terminal;
 
 use std::{
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use json::read;
 pub use merge::merge;
 pub use outcome::{Counts, Outcome, Verdict};
+pub use table::{table, write_table};
 pub use terminal::{summary, width};
 
 /// The version of the record format.

@@ -13,7 +13,7 @@ use cxl_cram_lab::{
         facts::{Facts, Figure},
         timeline::{Mark, Sample, Timeline},
     },
-    report::{self, Counts, Formats, Outcome, Record, Verdict, chart, merge, read, write},
+    report::{self, Counts, Formats, Outcome, Record, Verdict, chart, merge, read, table, write},
 };
 use quick_junit::TestCaseStatus;
 use serde_json::json;
@@ -342,4 +342,28 @@ fn an_empty_record_makes_reports_too() {
     assert!(quick_junit::Report::deserialize_from_str(&junit).is_ok());
     assert_eq!(ktap, "KTAP version 1\n1..0\n");
     assert!(html.contains("No scenario was played"));
+}
+
+#[test]
+fn runs_on_several_kernels_are_columns_and_each_reason_stands_once_below() {
+    let run = |verdicts: &[(&str, Verdict)]| {
+        let outcomes = verdicts.iter().map(|(name, verdict)| outcome(name, verdict.clone())).collect();
+        Record::new(outcomes, Duration::ZERO, Vec::new())
+    };
+    let lacks = Verdict::Skipped("the guest lacks CRAM".to_owned());
+    let columns = [
+        ("6.12".to_owned(), run(&[("online", Verdict::Passed), ("cram_bear", Verdict::Passed)])),
+        ("stock".to_owned(), run(&[("cram_bear", lacks.clone()), ("cram_two", lacks), ("online", Verdict::Passed)])),
+        ("mine | <b>".to_owned(), run(&[("online", Verdict::Failed(format!("wrong {HOSTILE}")))])),
+    ];
+    let text = table(&columns);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "| | 6.12 | stock | mine \\| \\<b\\> |");
+    assert_eq!(lines[2], "| cram\\_bear | passed | skipped (1) |  |");
+    assert_eq!(lines[3], "| cram\\_two |  | skipped (1) |  |");
+    assert_eq!(lines[4], "| online | passed | passed | **failed** (2) |");
+    assert_eq!(lines[5], "| **passed, failed, skipped** | 2, 0, 0 | 1, 0, 2 | 0, 1, 0 |");
+    assert_eq!(lines[7], "1. the guest lacks CRAM");
+    assert_eq!(lines.len(), 9, "{text}");
+    assert!(!lines[8].contains("<script>") && lines[8].starts_with("2. wrong "), "{text}");
 }
