@@ -10,6 +10,7 @@ use cxl_cram_lab::wire::protocol::Program;
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "device_stopped",
     story: "the device stands still for 8 s while the guest stores and uses the mailbox; the guest stands and goes on, its data whole",
+    needs: &[Need::Config("CXL_MEM_RAW_COMMANDS")],
     devices: SHAPES,
     limit: Duration::from_secs(120),
     run: |lab| stop_for(lab, Duration::from_secs(8)),

@@ -8,7 +8,12 @@ use cxl_cram_lab::prelude::*;
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "hotplug",
     story: "movable memory removed from under data, which moves to node 0; kernel memory in use is not given back",
-    needs: &[Need::Config("MEMORY_HOTREMOVE"), Need::Config("DEV_DAX_KMEM"), Need::Config("CPUSETS")],
+    needs: &[
+        Need::Config("MEMORY_HOTREMOVE"),
+        Need::Config("DEV_DAX_KMEM"),
+        Need::Config("CPUSETS"),
+        Need::Config("CXL_MEM_RAW_COMMANDS"),
+    ],
     run,
     ..Scenario::USUAL
 };

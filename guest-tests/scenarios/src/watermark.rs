@@ -6,6 +6,7 @@ use cxl_cram_lab::prelude::*;
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "watermark",
     story: "noise until the low crossing; overwritten, or freed and zeroed by media operation, until the high crossing",
+    needs: &[Need::Config("CXL_MEM_RAW_COMMANDS")],
     devices: &[DeviceShape { physical: 96 << 20, ..DeviceShape::USUAL }],
     limit: Duration::from_secs(120),
     run,

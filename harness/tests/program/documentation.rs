@@ -23,7 +23,8 @@ fn harness_command() -> clap::Command {
 }
 
 /// Values for the variables of continuous integration.
-const VARIABLES: [(&str, &str); 5] = [
+const VARIABLES: [(&str, &str); 6] = [
+    ("${{ matrix.distribution }}", "debian"),
     ("${{ matrix.kernel }}", "newest"),
     ("${{ matrix.part }}", "1"),
     ("$KERNEL", "newest"),

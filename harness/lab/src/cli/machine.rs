@@ -2,9 +2,11 @@
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use console::style;
 use cxl_cram_kit::size::parse_bytes;
 
 use crate::machine::{config, kvm};
+use crate::provision::Provisioned;
 use crate::rig::stage::Overrides;
 
 /// Options that change every machine and every device.
@@ -36,6 +38,13 @@ pub(super) struct MachineArgs {
 enum Accel {
     Kvm,
     Tcg,
+}
+
+/// Prints what the harness changes because of the kernel.
+pub(super) fn print_remedies(provisioned: &Provisioned) {
+    for notice in provisioned.kernel.remedies.notices() {
+        eprintln!("{} {notice}", style("note:").cyan().for_stderr());
+    }
 }
 
 impl MachineArgs {

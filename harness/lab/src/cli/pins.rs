@@ -11,7 +11,7 @@ use super::out::outln;
 use crate::lab::catalog::Catalog;
 use crate::process::interrupt::interrupted;
 use crate::provision::{
-    Candidates, FetchArgs, PinState, Pins, Progress, Verdict, candidates, fit_of, pin_states, pins_file,
+    Candidates, Distribution, FetchArgs, PinState, Pins, Progress, Verdict, candidates, fit_of, pin_states, pins_file,
 };
 
 /// Show the versions that a run fetches, try the series on others, or move the pins.
@@ -96,10 +96,10 @@ fn show(args: &ShowArgs) -> Result<ExitCode> {
             serde_json::to_string_pretty(&json!({ "pins": states.iter().map(described).collect::<Vec<_>>() }))?
         );
     } else {
-        outln!("{:<14}  {:<18}  {:<24}  {:<6}  newest", "thing", "package", "pinned", "cached");
+        outln!("{:<16}  {:<33}  {:<24}  {:<6}  newest", "thing", "package", "pinned", "cached");
         for PinState { what, package, pinned, cached, newest } in &states {
             let cached = if *cached { "yes" } else { "no" };
-            outln!("{what:<14}  {package:<18}  {pinned:<24}  {cached:<6}  {}", newest.as_deref().unwrap_or("unknown"));
+            outln!("{what:<16}  {package:<33}  {pinned:<24}  {cached:<6}  {}", newest.as_deref().unwrap_or("unknown"));
         }
     }
     if let Some(why) = why {
@@ -146,7 +146,7 @@ fn move_pins(args: &MoveArgs, catalog: &Catalog) -> Result<ExitCode> {
     let options = args.fetch.options();
     let file = pins_file(&options)?;
     // Refuse bad arguments now rather than after minutes of fetching.
-    run_arguments(args)?.check(catalog)?;
+    run_arguments(args, None)?.check(catalog)?;
     let found = candidates(&options, &Progress::stderr())?;
     print_verdicts(&found.tried);
     let changes = found.changes();
@@ -176,10 +176,33 @@ fn code(good: bool) -> ExitCode {
 
 /// The pins with which the scenarios pass, and the parts whose newer version makes them fail.
 fn passing(args: &MoveArgs, catalog: &Catalog, found: &Candidates) -> Result<(Pins, Vec<&'static str>)> {
-    if scenarios_pass(args, catalog, &found.new)? {
-        return Ok((found.new.clone(), Vec::new()));
-    }
     let (old, new) = (&found.old, &found.new);
+    let (mut passing, mut failing) = built_passing(args, catalog, old, new)?;
+    // Scenarios run on one kernel at a time: a distribution's is tried by itself.
+    for distribution in Distribution::ALL {
+        let newer = distribution.pinned(new);
+        if newer == distribution.pinned(old) {
+            continue;
+        }
+        let mut pins = passing.clone();
+        newer.clone_into(distribution.pinned_mut(&mut pins));
+        outln!("with the newer {}:", distribution.title());
+        if scenarios_pass(args, catalog, &pins, Some(distribution))? {
+            passing = pins;
+        } else {
+            failing.push(distribution.title());
+        }
+    }
+    Ok((passing, failing))
+}
+
+/// As [`passing`], of what a run with a kernel that it builds fetches.
+fn built_passing(args: &MoveArgs, catalog: &Catalog, old: &Pins, new: &Pins) -> Result<(Pins, Vec<&'static str>)> {
+    let (qemu, guest_tools) = (new.qemu.clone(), new.guest_tools.clone());
+    let all = Pins { kernel_source: new.kernel_source.clone(), qemu, guest_tools, ..old.clone() };
+    if all == *old || scenarios_pass(args, catalog, &all, None)? {
+        return Ok((all, Vec::new()));
+    }
     let alone = [
         ("kernel source", Pins { kernel_source: new.kernel_source.clone(), ..old.clone() }),
         ("QEMU", Pins { qemu: new.qemu.clone(), ..old.clone() }),
@@ -192,7 +215,7 @@ fn passing(args: &MoveArgs, catalog: &Catalog, found: &Candidates) -> Result<(Pi
     let (mut passing, mut failing) = (old.clone(), Vec::new());
     for (part, pins) in changed {
         outln!("with the newer {part} alone:");
-        if scenarios_pass(args, catalog, &pins)? {
+        if scenarios_pass(args, catalog, &pins, None)? {
             match part {
                 "QEMU" => passing.qemu = pins.qemu,
                 "guest tools" => passing.guest_tools = pins.guest_tools,
@@ -209,7 +232,7 @@ fn passing(args: &MoveArgs, catalog: &Catalog, found: &Candidates) -> Result<(Pi
 }
 
 /// The arguments of `run` after `--`.
-fn run_arguments(args: &MoveArgs) -> Result<Box<super::run::RunArgs>> {
+fn run_arguments(args: &MoveArgs, distribution: Option<Distribution>) -> Result<Box<super::run::RunArgs>> {
     for word in &args.run {
         let option = word.split('=').next().unwrap_or_default();
         if ["--failed", "--cache-dir", "--pins", "--apt-sources", "--offline"].contains(&option) {
@@ -217,21 +240,23 @@ fn run_arguments(args: &MoveArgs) -> Result<Box<super::run::RunArgs>> {
         }
     }
     let words = ["cxl-cram-harness", "run"].into_iter().chain(args.run.iter().map(String::as_str));
+    let kernel = distribution.map(|distribution| ["--kernel-distribution", distribution.name()]);
+    let words = words.chain(kernel.into_iter().flatten());
     match super::Cli::try_parse_from(words).context("`run` does not take what comes after --")?.command {
         Some(super::Command::Run(run)) => Ok(run),
         _ => bail!("`run` does not take what comes after --"),
     }
 }
 
-/// Runs the scenarios with these pins; returns whether they pass.
-fn scenarios_pass(args: &MoveArgs, catalog: &Catalog, pins: &Pins) -> Result<bool> {
+/// Runs the scenarios with these pins, on the kernel of a distribution if one is given; returns whether they pass.
+fn scenarios_pass(args: &MoveArgs, catalog: &Catalog, pins: &Pins, distribution: Option<Distribution>) -> Result<bool> {
     let mut file = tempfile::Builder::new()
         .prefix("pins-")
         .suffix(".toml")
         .tempfile()
         .context("cannot create a temporary file")?;
     write!(file, "{pins}").context("cannot write the pins to try")?;
-    let mut run = run_arguments(args)?;
+    let mut run = run_arguments(args, distribution)?;
     run.fetch(args.fetch.with_pins(PathBuf::from(file.path())));
     let outcome = super::run::run(&run, catalog);
     if interrupted() {

@@ -185,6 +185,7 @@ pub(super) fn run(args: &RunArgs, catalog: &Catalog) -> Result<ExitCode> {
         format!("{} processors", std::thread::available_parallelism().map_or(1, NonZero::get)),
     ];
     eprintln!("{}", about[0]);
+    super::machine::print_remedies(&provisioned);
 
     let formats = args.report.formats();
     let quiet = args.for_machines();

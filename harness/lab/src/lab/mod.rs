@@ -71,6 +71,8 @@ pub struct Lab {
     /// Where the firmware put each device's window.
     pub bars: Vec<Bar>,
     machine_checks: Option<MachineChecks>,
+    /// The configuration of the guest's kernel, if the harness knows it.
+    kernel_config: Option<String>,
     config: MachineConfig,
     launch: Launch,
     facts: Facts,
@@ -120,6 +122,7 @@ impl Lab {
             devices,
             bars: learned.bars,
             machine_checks: None,
+            kernel_config: provisioned.kernel.config.as_ref().and_then(|file| std::fs::read_to_string(file).ok()),
             config,
             launch: boot,
             facts: Facts::default(),
@@ -136,6 +139,16 @@ impl Lab {
     pub fn device(&self) -> &Device {
         // A machine without a device never gets a lab.
         &self.devices[0]
+    }
+
+    /// The configuration of the guest's kernel, if the harness knows it.
+    pub(super) fn kernel_config(&self) -> Option<&str> {
+        self.kernel_config.as_deref()
+    }
+
+    /// Whether the guest has something that is not in every kernel.
+    pub fn meets(&self, need: Need) -> Result<bool> {
+        Ok(self.unmet(&[need])?.is_empty())
     }
 
     /// The needs that the guest does not meet.

@@ -13,8 +13,8 @@ use crate::provision::SELFTESTS_IN_GUEST;
 /// Something that the guest or its kernel must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// An option, without `CONFIG_`, that is built in or a module by `/proc/config.gz`. Assumed present if the kernel does
-    /// not have that file.
+    /// An option, without `CONFIG_`, that is built in or a module by the kernel's configuration, or by `/proc/config.gz` if the
+    /// harness does not know it. Assumed present if the kernel does not have that file either.
     Config(&'static str),
     /// A file of sysfs, procfs, debugfs or tracefs.
     Path(&'static str),
@@ -66,11 +66,21 @@ impl Need {
     }
 }
 
+/// Whether an option is built in or a module.
+fn configured(config: &str, option: &str) -> bool {
+    let value = |line: &str| line.strip_prefix("CONFIG_")?.strip_prefix(option)?.strip_prefix('=').map(str::to_owned);
+    config.lines().filter_map(value).any(|value| value == "y" || value == "m")
+}
+
 /// The needs that the lab's guest does not meet.
 pub(super) fn unmet(lab: &Lab, needs: &[Need]) -> Result<Vec<Need>> {
     let mut unmet = Vec::new();
     for &need in needs {
-        if !lab.holds(&need.test())? {
+        let met = match (need, lab.kernel_config()) {
+            (Need::Config(option), Some(config)) => configured(config, option),
+            _ => lab.holds(&need.test())?,
+        };
+        if !met {
             unmet.push(need);
         }
     }

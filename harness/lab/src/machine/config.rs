@@ -105,6 +105,8 @@ pub struct MachineConfig {
     pub restarts: bool,
     /// Present an Intel processor, so that Linux survives injected machine checks.
     pub machine_checks: bool,
+    /// Do not let the processor say that it is virtual: Linux makes no CXL region under a hypervisor, unless it is configured to.
+    pub hidden_hypervisor: bool,
     /// Additional QEMU arguments, after all others.
     pub extra: Vec<OsString>,
 }
@@ -181,6 +183,7 @@ impl MachineConfig {
             drives: Vec::new(),
             restarts: false,
             machine_checks: false,
+            hidden_hypervisor: false,
             extra: Vec::new(),
         }
     }
@@ -236,6 +239,7 @@ impl fmt::Debug for MachineConfig {
             .field("drives", &self.drives)
             .field("restarts", &self.restarts)
             .field("machine_checks", &self.machine_checks)
+            .field("hidden_hypervisor", &self.hidden_hypervisor)
             .field("extra", &self.extra)
             .finish_non_exhaustive()
     }

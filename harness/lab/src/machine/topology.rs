@@ -85,7 +85,8 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     };
     // On AMD processors, Linux survives a machine check only with features that QEMU's processors lack.
     let vendor = if config.machine_checks { ",vendor=GenuineIntel" } else { "" };
-    add(&["-accel", accel, "-cpu", &format!("{model}{vendor}")]);
+    let hidden = if config.hidden_hypervisor { ",hypervisor=off" } else { "" };
+    add(&["-accel", accel, "-cpu", &format!("{model}{vendor}{hidden}")]);
     add(&["-smp", &config.processors.to_string(), "-m", &format!("{memory}B")]);
     add(&["-object", &format!("memory-backend-memfd,id=ram,size={memory},share=on")]);
     // An explicit node makes QEMU describe proximity domains. Without them, Linux creates no nodes from the CEDT.
@@ -212,6 +213,19 @@ mod tests {
         assert!(functions.iter().all(patient), "a device in a debugger is not given up: {functions:?}");
         assert!(!words.iter().any(|word| word.contains("cxl-fmw")));
         assert!(words.iter().any(|word| word.contains("path=/run/x,,y/agent.sock")));
+    }
+
+    #[test]
+    fn the_hypervisor_is_hidden_only_for_a_kernel_that_minds_it() {
+        let model = |config: &MachineConfig| {
+            let words = text(config, None);
+            words[words.iter().position(|word| word == "-cpu").unwrap() + 1].clone()
+        };
+        assert!(!model(&config()).contains("hypervisor"));
+        for accel in [Accel::Kvm, Accel::Tcg] {
+            let hidden = MachineConfig { hidden_hypervisor: true, accel, ..config() };
+            assert!(model(&hidden).ends_with(",hypervisor=off"), "{accel:?}");
+        }
     }
 
     #[test]

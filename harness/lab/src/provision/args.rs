@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BaseConfig, Checks, KernelPackage, Options};
+use super::{BaseConfig, Checks, Distribution, KernelPackage, Options};
 
 /// Sources of packages, and the cache.
 #[derive(Args, Clone, Debug, Default)]
@@ -43,6 +43,11 @@ pub struct KernelSource {
     /// The kernel source to build: a Debian package, PACKAGE=VERSION, `newest`, or `pinned` [default: pinned]
     #[arg(long, value_name = "PACKAGE", conflicts_with_all = ["kernel", "kernel_tree"])]
     kernel_package: Option<KernelPackage>,
+
+    /// A distribution's own kernel, as it is: nothing is built, and scenarios that need our patches are skipped
+    #[arg(long, value_enum, value_name = "NAME")]
+    #[arg(conflicts_with_all = ["kernel", "kernel_tree", "kernel_package", "plain", "series", "kernel_debug"])]
+    kernel_distribution: Option<Distribution>,
 
     /// Do not apply this project's own patches (guest-tests/kernel/series) to linux-source-6.12
     #[arg(long, conflicts_with_all = ["kernel", "kernel_tree"])]
@@ -132,6 +137,7 @@ impl KernelSource {
         let own = self.clone();
         Options {
             kernel_package: own.kernel_package.unwrap_or_default(),
+            kernel_distribution: own.kernel_distribution,
             kernel_plain: own.plain,
             series: own.series,
             kernel_tree: own.kernel_tree,
@@ -194,6 +200,8 @@ mod tests {
         assert_eq!(options.kernel_checks, Some(Checks::Usual));
         assert_eq!(parse("--kernel-debug=kasan").unwrap().kernel_checks, Some(Checks::Kasan));
         assert_eq!(options.series, [Path::new("one"), Path::new("two")]);
+        let options = parse("--kernel-distribution debian-backports").unwrap();
+        assert_eq!(options.kernel_distribution, Some(Distribution::DebianBackports));
         let options = parse("--kernel-tree t --kernel-config minimal").unwrap();
         assert_eq!(options.kernel_config, Some(BaseConfig::Minimal));
         let options = parse("--kernel-tree t --kernel-config b/.config").unwrap();
@@ -215,6 +223,9 @@ mod tests {
             "--kernel k --kernel-config minimal",
             "--kernel-config minimal",
             "--kernel-package 7.3",
+            "--kernel-distribution plan9",
+            "--kernel-distribution debian --kernel-tree t",
+            "--kernel-distribution debian --plain",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -38,6 +38,8 @@ pub enum Product {
     KernelSource,
     /// A built kernel.
     Kernel,
+    /// A distribution's kernel.
+    StockKernel,
     /// Decompressed modules of a user's kernel.
     Modules,
     /// The guest program.
@@ -49,10 +51,11 @@ pub enum Product {
 }
 
 impl Product {
-    const ALL: [Product; 7] = [
+    const ALL: [Product; 8] = [
         Product::Qemu,
         Product::KernelSource,
         Product::Kernel,
+        Product::StockKernel,
         Product::Modules,
         Product::GuestProgram,
         Product::GuestTools,
@@ -65,6 +68,7 @@ impl Product {
             Product::Qemu => "qemu",
             Product::KernelSource => "kernel-source",
             Product::Kernel => "kernel",
+            Product::StockKernel => "kernel-stock",
             Product::Modules => "modules",
             Product::GuestProgram => "guest-program",
             Product::GuestTools => "guest-tools",

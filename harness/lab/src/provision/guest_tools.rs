@@ -37,6 +37,8 @@ pub(super) fn set(pins: &[Pin]) -> Set<'_> {
         roots: &ROOTS,
         dependencies: true,
         suite: None,
+        candidates: |_| true,
+        parts: |all| all,
         fitting: String::new(),
     }
 }

@@ -1,4 +1,5 @@
-//! Checks for the programs and headers that building the kernel and the guest program needs.
+//! Checks for the programs and headers that each kind of work needs: building the kernel, building the guest program, unpacking
+//! a distribution's modules.
 //!
 //! As root on Debian, apt-get installs what is missing; otherwise an error names the packages.
 
@@ -25,25 +26,38 @@ enum Sign {
     Archive(&'static str),
 }
 
-/// Each tool with its Debian package.
-const TOOLS: [(Sign, &str); 10] = [
-    (Sign::Program("gcc"), "gcc"),
-    (Sign::Program("make"), "make"),
-    (Sign::Program("flex"), "flex"),
-    (Sign::Program("bison"), "bison"),
-    (Sign::Program("bc"), "bc"),
-    (Sign::Program("perl"), "perl-base"),
-    (Sign::Program("xz"), "xz-utils"),
-    (Sign::Program("patch"), "patch"),
+/// Work that needs tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Unpacking, patching and building a kernel.
+    Kernel,
+    /// Building the guest program.
+    Program,
+    /// Decompressing a distribution's modules.
+    Modules,
+}
+
+/// A tool, its Debian package, and the work that needs it.
+type Tool = (Sign, &'static str, &'static [Work]);
+
+const TOOLS: [Tool; 10] = [
+    (Sign::Program("gcc"), "gcc", &[Work::Kernel, Work::Program]),
+    (Sign::Program("make"), "make", &[Work::Kernel]),
+    (Sign::Program("flex"), "flex", &[Work::Kernel]),
+    (Sign::Program("bison"), "bison", &[Work::Kernel]),
+    (Sign::Program("bc"), "bc", &[Work::Kernel]),
+    (Sign::Program("perl"), "perl-base", &[Work::Kernel]),
+    (Sign::Program("xz"), "xz-utils", &[Work::Kernel, Work::Modules]),
+    (Sign::Program("patch"), "patch", &[Work::Kernel]),
     // For objtool, which the kernel builds for the host.
-    (Sign::Header("gelf.h"), "libelf-dev"),
+    (Sign::Header("gelf.h"), "libelf-dev", &[Work::Kernel]),
     // The guest program is static.
-    (Sign::Archive("libc.a"), "libc6-dev"),
+    (Sign::Archive("libc.a"), "libc6-dev", &[Work::Program]),
 ];
 
-/// The packages of missing tools.
-pub(super) fn lacking() -> Vec<&'static str> {
-    missing(&TOOLS, found)
+/// The packages of missing tools for this work.
+pub(super) fn lacking(work: &[Work]) -> Vec<&'static str> {
+    missing(&TOOLS, work, found)
 }
 
 /// Whether we can install them on this machine.
@@ -52,7 +66,8 @@ pub(super) fn can_install() -> bool {
 }
 
 /// Checks for the tools, and installs missing ones if possible.
-pub(super) fn ensure(cache: &Cache, offline: bool, step: &mut Step) -> Result<(), ProvisionError> {
+pub(super) fn ensure(cache: &Cache, work: Work, offline: bool, step: &mut Step) -> Result<(), ProvisionError> {
+    let lacking = || lacking(&[work]);
     if lacking().is_empty() {
         return Ok(());
     }
@@ -84,8 +99,9 @@ pub(super) fn ensure(cache: &Cache, offline: bool, step: &mut Step) -> Result<()
     if lacking().is_empty() { Ok(()) } else { Err(named(&lacking())) }
 }
 
-fn missing(tools: &[(Sign, &'static str)], found: impl Fn(&Sign) -> bool) -> Vec<&'static str> {
-    tools.iter().filter(|(sign, _)| !found(sign)).map(|(_, package)| *package).collect()
+fn missing(tools: &[Tool], work: &[Work], found: impl Fn(&Sign) -> bool) -> Vec<&'static str> {
+    let needed = |by: &[Work]| by.iter().any(|one| work.contains(one));
+    tools.iter().filter(|(sign, _, by)| needed(by) && !found(sign)).map(|(_, package, _)| *package).collect()
 }
 
 fn found(sign: &Sign) -> bool {
@@ -112,9 +128,15 @@ mod tests {
 
     #[test]
     fn only_the_packages_of_missing_tools_are_named() {
-        assert_eq!(missing(&TOOLS, |_| true), Vec::<&str>::new());
+        let all = [Work::Kernel, Work::Program];
+        assert_eq!(missing(&TOOLS, &all, |_| true), Vec::<&str>::new());
         let without = |sign: &Sign| !matches!(sign, Sign::Program("bc") | Sign::Header(_));
-        assert_eq!(missing(&TOOLS, without), ["bc", "libelf-dev"]);
+        assert_eq!(missing(&TOOLS, &all, without), ["bc", "libelf-dev"]);
+    }
+
+    #[test]
+    fn without_a_kernel_to_build_only_a_compiler_and_xz_are_needed() {
+        assert_eq!(missing(&TOOLS, &[Work::Program, Work::Modules], |_| false), ["gcc", "xz-utils", "libc6-dev"]);
     }
 
     #[test]

@@ -34,9 +34,10 @@ pub use self::cache::{Cache, Entry, Key, Product};
 pub use self::corpus::BYTES as CORPUS_BYTES;
 use self::error::IoContext;
 pub use self::error::ProvisionError;
+use self::host_tools::Work;
 pub(crate) use self::host_tools::on_path;
 pub(crate) use self::kernel::SELFTESTS_IN_GUEST;
-pub use self::kernel::{BaseConfig, Checks, Kernel, KernelPackage};
+pub use self::kernel::{BaseConfig, Checks, Distribution, Kernel, KernelPackage, Remedies};
 pub use self::moving::{Candidates, Verdict, candidates, fit_of};
 pub use self::pins::{Pin, Pins};
 pub use self::qemu::{Qemu, Version};
@@ -66,6 +67,8 @@ pub struct Options {
     pub kernel_config: Option<BaseConfig>,
     /// Build with these of the kernel's own checks.
     pub kernel_checks: Option<Checks>,
+    /// A distribution's own kernel instead of one that is built.
+    pub kernel_distribution: Option<Distribution>,
     /// A built kernel (a bzImage); takes precedence over `kernel_tree`.
     pub kernel: Option<PathBuf>,
     /// A folder with the modules of `kernel`, as installed or as built. Only those that the guest needs are used.
@@ -270,24 +273,42 @@ impl<'a> Maker<'a> {
         if let Some(tree) = &self.options.kernel_tree {
             self.may_make()?;
             let mut step = self.progress.step(3, STEPS, "kernel");
-            host_tools::ensure(&self.cache, self.options.offline, &mut step)?;
+            host_tools::ensure(&self.cache, Work::Kernel, self.options.offline, &mut step)?;
             let kernel = kernel::of_tree(&self.cache, tree, self.options, &mut step)?;
             step.done(&format!("Linux {}", kernel.version));
             return Ok(kernel);
+        }
+        if let Some(distribution) = self.options.kernel_distribution {
+            return self.stock_kernel(distribution);
         }
         let source = self.patched_source()?;
         let fragment = kernel::fragment(self.options)?;
         let key = kernel::key(&source, &fragment)?;
         let product = self.made(3, "kernel", Product::Kernel, &key, |product, step| {
-            host_tools::ensure(&self.cache, self.options.offline, step)?;
+            host_tools::ensure(&self.cache, Work::Kernel, self.options.offline, step)?;
             kernel::make(&self.cache, &source, &fragment, product, step)
         })?;
         kernel::in_product(&product, &source, self.options.kernel_checks)
     }
 
+    /// A distribution's kernel.
+    fn stock_kernel(&self, distribution: Distribution) -> Result<Kernel, ProvisionError> {
+        let set = kernel::distribution::set(distribution, self.pins()?);
+        if set.pins.is_empty() {
+            let (path, name) = (pins_file(self.options)?, distribution.name());
+            return Err(ProvisionError::BadPins { path, why: format!("it pins no kernel of {name}") });
+        }
+        let made = self.pinned(&set, &|pins, _, product, step| {
+            host_tools::ensure(&self.cache, Work::Modules, self.options.offline, step)?;
+            kernel::distribution::make(&self.cache, &self.archive, pins, product, step)
+        })?;
+        kernel::distribution::in_product(&made.folder)
+    }
+
     /// Whether the kernel is built from a source package.
     fn builds_a_package(&self) -> bool {
-        self.options.kernel.is_none() && self.options.kernel_tree.is_none()
+        let Options { kernel, kernel_tree, kernel_distribution, .. } = self.options;
+        kernel.is_none() && kernel_tree.is_none() && kernel_distribution.is_none()
     }
 
     /// The patches for the source.
@@ -312,7 +333,7 @@ impl<'a> Maker<'a> {
         }
         let key = series.key(&base.key);
         let product = self.made(2, "patched kernel source", Product::KernelSource, &key, |product, step| {
-            host_tools::ensure(&self.cache, self.options.offline, step)?;
+            host_tools::ensure(&self.cache, Work::Kernel, self.options.offline, step)?;
             let log = self.cache.log("kernel-series")?;
             series.apply(&base.tree, &kernel::source::in_product(product), &log, step)
         })?;
@@ -324,7 +345,7 @@ impl<'a> Maker<'a> {
         let series = self.series()?;
         let make: pinned::Make = &|pins, stands_in, product, step| {
             self.check_space()?;
-            host_tools::ensure(&self.cache, self.options.offline, step)?;
+            host_tools::ensure(&self.cache, Work::Kernel, self.options.offline, step)?;
             kernel::source::make(&self.cache, &self.archive, pins, product, step)?;
             // The patches are known to fit the pinned source. A substitute is kept only if they fit too.
             if stands_in && !series.is_empty() {
@@ -411,7 +432,7 @@ impl<'a> Maker<'a> {
         let workspace = workspace()?;
         let key = guest_program::key(&workspace)?;
         let product = self.made(4, "guest program", Product::GuestProgram, &key, |product, step| {
-            host_tools::ensure(&self.cache, self.options.offline, step)?;
+            host_tools::ensure(&self.cache, Work::Program, self.options.offline, step)?;
             guest_program::make(&self.cache, &workspace, self.options.offline, product, step)
         })?;
         Ok(guest_program::in_product(&product))

@@ -8,7 +8,10 @@ use super::error::{IoContext, ProvisionError};
 use super::pinned::{Set, why_unfit};
 use super::pins;
 use super::pins::{Pin, Pins};
-use super::{Maker, Options, Progress, STEPS, guest_tools, kernel, qemu};
+use super::{Distribution, Maker, Options, Progress, STEPS, guest_tools, kernel, qemu};
+
+/// The steps of looking for newer packages.
+const MOVES: usize = 5;
 
 /// The result of trying a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +45,9 @@ pub struct Candidates {
 impl Candidates {
     /// The changes of the pins, a line for each package: `libc6 2.41-12 -> 2.41-13`.
     pub fn changes(&self) -> Vec<String> {
-        let sets = |pins: &Pins| [pins.kernel_source.clone(), pins.qemu.clone(), pins.guest_tools.clone()];
         let mut lines = Vec::new();
-        for (old, new) in sets(&self.old).iter().zip(sets(&self.new)) {
-            for pin in &new {
+        for ((_, old, _), (_, new, _)) in self.old.sets().into_iter().zip(self.new.sets()) {
+            for pin in new {
                 match old.iter().find(|was| was.package == pin.package) {
                     Some(was) if was.version != pin.version => lines.push(format!("{was} -> {}", pin.version)),
                     Some(was) if was.sha256 != pin.sha256 => lines.push(format!("{pin}: another file")),
@@ -76,7 +78,7 @@ pub fn candidates(options: &Options, progress: &Progress) -> Result<Candidates, 
     let mut new = old.clone();
     let mut tried = Vec::new();
     if let Some(pin) = old.kernel() {
-        let mut step = progress.step(1, 3, "newer kernel sources");
+        let mut step = progress.step(1, MOVES, "newer kernel sources");
         let offers = maker.archive.offers(kernel::source::PURPOSE, &[&pin.package], &mut step)?;
         step.done(&format!("the archive has {} versions of {}", offers.len(), pin.package));
         let is_newer = |offer: &&Pin| deb_version::compare_versions(&offer.version, &pin.version).is_gt();
@@ -89,14 +91,17 @@ pub fn candidates(options: &Options, progress: &Progress) -> Result<Candidates, 
             tried.push((offer.to_string(), verdict));
         }
     }
-    let sets: [(Set, &str, &mut Vec<Pin>); 2] = [
+    let [debian, backports] = Distribution::ALL.map(|distribution| kernel::distribution::set(distribution, &old));
+    let sets: [(Set, &str, &mut Vec<Pin>); 4] = [
         (qemu::set(&old.qemu), "newer QEMU", &mut new.qemu),
         (guest_tools::set(&old.guest_tools), "newer guest tools", &mut new.guest_tools),
+        (debian, "newer Debian kernel", &mut new.kernel_debian),
+        (backports, "newer backports kernel", &mut new.kernel_debian_backports),
     ];
-    for (index, (set, title, place)) in sets.into_iter().enumerate() {
-        let mut step = progress.step(index + 2, 3, title);
+    for (index, (set, title, place)) in sets.into_iter().enumerate().filter(|(_, (set, ..))| !set.pins.is_empty()) {
+        let mut step = progress.step(index + 2, MOVES, title);
         let roots: Vec<String> = set.roots.iter().map(|&root| root.to_owned()).collect();
-        let mut newest = maker.archive.resolve(set.purpose, &roots, set.suite, &mut step)?;
+        let mut newest = (set.parts)(maker.archive.resolve(set.purpose, &roots, set.suite, &mut step)?);
         // The main packages come first in the file.
         newest.sort_by_key(|pin| set.roots.iter().position(|root| *root == pin.package).unwrap_or(set.roots.len()));
         if pins::key(set.recipe, &newest) == pins::key(set.recipe, set.pins) {
@@ -105,7 +110,8 @@ pub fn candidates(options: &Options, progress: &Progress) -> Result<Candidates, 
         }
         let make: super::pinned::Make = match index {
             0 => &|pins, _, folder, step| qemu::make(&maker.cache, &maker.archive, pins, folder, step),
-            _ => &|pins, _, folder, step| guest_tools::make(&maker.cache, &maker.archive, pins, folder, step),
+            1 => &|pins, _, folder, step| guest_tools::make(&maker.cache, &maker.archive, pins, folder, step),
+            _ => &|pins, _, folder, step| kernel::distribution::make(&maker.cache, &maker.archive, pins, folder, step),
         };
         let key = pins::key(set.recipe, &newest);
         let verdict = verdict(maker.product(&set, &key, &newest, true, make, &mut step).map(|_| ()))?;

@@ -30,6 +30,10 @@ pub(super) struct Set<'a> {
     pub(super) dependencies: bool,
     /// The preferred suite of substitutes.
     pub(super) suite: Option<&'static str>,
+    /// Which versions of the first main package can stand in.
+    pub(super) candidates: fn(&Pin) -> bool,
+    /// Which of the packages that the main ones need make the product, the main one first.
+    pub(super) parts: fn(Vec<Pin>) -> Vec<Pin>,
     /// Other inputs that decide whether a substitute fits.
     pub(super) fitting: String,
 }
@@ -155,11 +159,11 @@ impl Maker<'_> {
         let more = if gone.len() > 1 { format!(" (and {} more)", gone.len() - 1) } else { String::new() };
         let lost = format!("{}{more}", gone[0]);
         let mut tried = Vec::new();
-        for candidate in self.archive.offers(set.purpose, &[root], &mut step)? {
+        for candidate in self.archive.offers(set.purpose, &[root], &mut step)?.into_iter().filter(set.candidates) {
             let pins = if set.dependencies {
                 let packages: Vec<String> =
                     [candidate.exactly()].into_iter().chain(others.iter().map(|&name| name.to_owned())).collect();
-                self.archive.resolve(set.purpose, &packages, set.suite, &mut step)
+                self.archive.resolve(set.purpose, &packages, set.suite, &mut step).map(set.parts)
             } else {
                 Ok(vec![candidate.clone()])
             };
@@ -196,8 +200,8 @@ impl Maker<'_> {
 
 /// The other packages that differ from the pins: " with libc6 2.41-13 and 3 more".
 fn others_in_place(set: &Set, pins: &[Pin]) -> String {
-    let root = set.roots.first().copied().unwrap_or_default();
-    let is_new = |pin: &&Pin| pin.package != root && !set.pins.iter().any(|was| was.sha256 == pin.sha256);
+    let main = lead(set, pins);
+    let is_new = |pin: &&Pin| pin.to_string() != main && !set.pins.iter().any(|was| was.sha256 == pin.sha256);
     let new: Vec<&Pin> = pins.iter().filter(is_new).collect();
     match new.as_slice() {
         [] => String::new(),

@@ -50,6 +50,12 @@ impl fmt::Display for Pin {
 pub struct Pins {
     /// The kernel source that the series is for: one package.
     pub kernel_source: Vec<Pin>,
+    /// The kernel of Debian's stable release. May be empty: only `--kernel-distribution` fetches it.
+    #[serde(default)]
+    pub kernel_debian: Vec<Pin>,
+    /// The kernel of its backports. May be empty.
+    #[serde(default)]
+    pub kernel_debian_backports: Vec<Pin>,
     /// QEMU, followed by its dependencies.
     pub qemu: Vec<Pin>,
     /// `cxl`, `daxctl`, busybox and their dependencies.
@@ -67,9 +73,8 @@ impl Pins {
         let wrong = |why: String| ProvisionError::BadPins { path: path.into(), why };
         let text = read_small(path)?;
         let pins: Pins = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
-        let sets = [("kernel-source", &pins.kernel_source), ("qemu", &pins.qemu), ("guest-tools", &pins.guest_tools)];
-        for (name, set) in sets {
-            if set.is_empty() {
+        for (name, set, optional) in pins.sets() {
+            if set.is_empty() && !optional {
                 return Err(wrong(format!("it pins nothing for {name}")));
             }
             let twice = set.iter().find(|pin| set.iter().filter(|other| other.package == pin.package).count() > 1);
@@ -89,6 +94,17 @@ impl Pins {
         Ok(pins)
     }
 
+    /// Every set with its name in the file, and whether it may be empty.
+    pub(super) fn sets(&self) -> [(&'static str, &Vec<Pin>, bool); 5] {
+        [
+            ("kernel-source", &self.kernel_source, false),
+            ("kernel-debian", &self.kernel_debian, true),
+            ("kernel-debian-backports", &self.kernel_debian_backports, true),
+            ("qemu", &self.qemu, false),
+            ("guest-tools", &self.guest_tools, false),
+        ]
+    }
+
     /// The kernel source.
     pub(super) fn kernel(&self) -> Option<&Pin> {
         self.kernel_source.first()
@@ -99,8 +115,10 @@ impl fmt::Display for Pins {
     /// Writes the pin file: a line for each package.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HEADER)?;
-        let sets = [("kernel-source", &self.kernel_source), ("qemu", &self.qemu), ("guest-tools", &self.guest_tools)];
-        for (name, set) in sets {
+        for (name, set, optional) in self.sets() {
+            if set.is_empty() && optional {
+                continue;
+            }
             write!(f, "\n{name} = [\n")?;
             for Pin { package, version, suite, sha256 } in set {
                 writeln!(
@@ -204,6 +222,8 @@ mod tests {
     fn pins() -> Pins {
         Pins {
             kernel_source: vec![pin("linux-source-6.12", "6.12.118-1")],
+            kernel_debian: vec![pin("linux-image-6.12.118+deb13-amd64", "6.12.118-1")],
+            kernel_debian_backports: Vec::new(),
             qemu: vec![pin("qemu-system-x86", "1:11.1.3+ds-1~bpo13+1"), pin("libc6", "2.41-12+deb13u5")],
             guest_tools: vec![pin("cxl", "81-1")],
         }
@@ -224,6 +244,9 @@ mod tests {
     fn the_checkout_pins_everything_that_a_run_fetches() {
         let pins = Pins::read(&Pins::path(&crate::workspace::workspace().unwrap())).unwrap();
         assert_eq!(pins.kernel_source.len(), 1);
+        for kernel in [&pins.kernel_debian, &pins.kernel_debian_backports] {
+            assert!(kernel[0].package.starts_with("linux-image-"), "{kernel:?}");
+        }
         assert_eq!(pins.qemu[0].package, "qemu-system-x86");
         assert!(pins.qemu.iter().any(|pin| pin.package == "seabios"));
         assert!(

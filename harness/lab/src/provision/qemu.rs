@@ -132,6 +132,8 @@ pub(super) fn set(pins: &[Pin]) -> Set<'_> {
         roots: &ROOTS,
         dependencies: true,
         suite: SUITE,
+        candidates: |_| true,
+        parts: |all| all,
         fitting: String::new(),
     }
 }

@@ -1,10 +1,13 @@
 //! Surveys what a run needs: what is present, and what a run would fetch or build. Makes nothing.
 
 use super::archive::Purpose;
+use super::host_tools::Work;
 use super::pinned::Set;
 use super::pins;
 use super::pins::Pin;
-use super::{Cache, Maker, NEEDED_MIB, Options, Progress, ProvisionError, guest_tools, host_tools, kernel, qemu};
+use super::{
+    Cache, Distribution, Maker, NEEDED_MIB, Options, Progress, ProvisionError, guest_tools, host_tools, kernel, qemu,
+};
 
 /// The state of one thing that a run needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,11 @@ pub fn survey(options: &Options) -> Result<Vec<(&'static str, Finding)>, Provisi
         what: "what is missing",
         instead: "provide it with --qemu, --kernel-tree and --guest-tools",
     });
-    let missing = host_tools::lacking();
+    let work = match maker.builds_a_package() || options.kernel_tree.is_some() {
+        true => [Work::Kernel, Work::Program],
+        false => [Work::Modules, Work::Program],
+    };
+    let missing = host_tools::lacking(&work);
     let tools = match (missing.is_empty(), !options.offline && host_tools::can_install()) {
         (true, _) => Finding::Ready("all present".into()),
         (false, true) => Finding::Later(format!("{} will be installed", missing.join(" "))),
@@ -53,9 +60,11 @@ pub fn survey(options: &Options) -> Result<Vec<(&'static str, Finding)>, Provisi
     let qemu = maker.qemu();
     let corpus = qemu.as_ref().map_err(|_| ProvisionError::Absent).and_then(|qemu| maker.corpus(qemu));
     let kernel = maker.kernel().map(|kernel| format!("Linux {}, {}", kernel.version, kernel.image.display()));
-    let source = match (&kernel, &options.kernel, &options.kernel_tree) {
-        (Ok(_), ..) | (_, Some(_), _) | (_, _, Some(_)) => None,
-        _ => Some(fetched(maker.package_source().map(|source| source.tree.display().to_string()))),
+    let source = match &kernel {
+        Err(_) if maker.builds_a_package() => {
+            Some(fetched(maker.package_source().map(|source| source.tree.display().to_string())))
+        }
+        _ => None,
     };
     let shown = |path: std::path::PathBuf| path.display().to_string();
     let mut findings = vec![
@@ -66,7 +75,7 @@ pub fn survey(options: &Options) -> Result<Vec<(&'static str, Finding)>, Provisi
                 None => format!("{}, {}", qemu.version, qemu.program().display()),
             })),
         ),
-        ("guest kernel", built(kernel)),
+        ("guest kernel", if options.kernel_distribution.is_some() { fetched(kernel) } else { built(kernel) }),
         ("guest program", built(maker.guest_program().map(shown))),
         ("guest tools", fetched(maker.guest_tools().map(shown))),
         ("corpus", built(corpus.map(shown))),
@@ -142,13 +151,14 @@ pub struct PinState {
 pub fn pin_states(options: &Options, progress: &Progress) -> Result<(Vec<PinState>, Option<String>), ProvisionError> {
     let maker = Maker::looking(options, progress)?;
     let pins = maker.pins()?;
-    let sets: [Set; 3] = [
-        kernel::source::set(&pins.kernel_source, &[], String::new()),
-        qemu::set(&pins.qemu),
-        guest_tools::set(&pins.guest_tools),
-    ];
+    let source: Vec<&str> = pins.kernel().iter().map(|pin| pin.package.as_str()).collect();
+    let mut sets: Vec<Set> = vec![kernel::source::set(&pins.kernel_source, &source, String::new())];
+    sets.extend(Distribution::ALL.map(|distribution| kernel::distribution::set(distribution, pins)));
+    sets.extend([qemu::set(&pins.qemu), guest_tools::set(&pins.guest_tools)]);
+    sets.retain(|set| !set.pins.is_empty());
     let leads: Vec<&Pin> = sets.iter().filter_map(|set| set.pins.first()).collect();
-    let (newest, why) = match newest(options, &leads, progress) {
+    let roots: Vec<&str> = sets.iter().filter_map(|set| set.roots.first().copied()).collect();
+    let (newest, why) = match newest(options, &roots, progress) {
         Ok(newest) => (newest, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
@@ -157,13 +167,16 @@ pub fn pin_states(options: &Options, progress: &Progress) -> Result<(Vec<PinStat
         package: lead.package.clone(),
         pinned: lead.version.clone(),
         cached: maker.cache.finished(set.product, &pins::key(set.recipe, set.pins)).is_some(),
-        newest: newest.iter().find(|offer| offer.package == lead.package).map(|offer| offer.version.clone()),
+        newest: newest
+            .iter()
+            .find(|offer| set.roots.first() == Some(&offer.package.as_str()) && (set.candidates)(offer))
+            .map(|offer| offer.version.clone()),
     });
     Ok((states.collect(), why))
 }
 
 /// The versions of these packages in the archive, the newest of each package first.
-fn newest(options: &Options, leads: &[&Pin], progress: &Progress) -> Result<Vec<Pin>, ProvisionError> {
+fn newest(options: &Options, names: &[&str], progress: &Progress) -> Result<Vec<Pin>, ProvisionError> {
     if options.offline {
         return Err(ProvisionError::OfflineQuestion);
     }
@@ -177,9 +190,8 @@ fn newest(options: &Options, leads: &[&Pin], progress: &Progress) -> Result<Vec<
     let options = Options { cache_dir, ..options.clone() };
     let maker = Maker::new(&options, progress)?;
     let mut step = progress.step(1, 1, "newest versions");
-    let names: Vec<&str> = leads.iter().map(|pin| pin.package.as_str()).collect();
     let purpose = Purpose { what: "the archive's list", instead: "continue without it: a run needs only the pins" };
-    let offers = maker.archive.offers(purpose, &names, &mut step)?;
+    let offers = maker.archive.offers(purpose, names, &mut step)?;
     step.done("known");
     Ok(offers)
 }

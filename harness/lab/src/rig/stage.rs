@@ -59,6 +59,8 @@ impl Stage {
         let mut devices = Vec::new();
         let qemu = provisioned.qemu.clone();
         let mut machine = machine(Arc::new(move || qemu.command()), shape, overrides);
+        let remedies = provisioned.kernel.remedies;
+        machine.hidden_hypervisor = remedies.hide_hypervisor;
         for (index, shape) in shapes.iter().enumerate() {
             let capacity = shape.options(&overrides.device_args).map_err(|why| anyhow!(why))?.capacity;
             let device = Device::start(index, shape, &overrides.device_args, run.path(), artifacts)?;
@@ -95,7 +97,7 @@ impl Stage {
                 tools: [provisioned.guest_tools.clone()].into_iter().chain(selftests).collect(),
                 tables: Vec::new(),
             },
-            append: format!("{} {}", shape.append, overrides.append).trim().to_owned(),
+            append: words(&[remedies.append(), shape.append, &overrides.append]),
             expected: shape.expected.iter().map(|&line| line.to_owned()).collect(),
             terminal: None,
             debugger: None,
@@ -105,6 +107,12 @@ impl Stage {
         };
         Ok(Self { devices, machine, launch, run })
     }
+}
+
+/// A kernel's command line of these parts. The last word for an option counts, so the user's part comes last.
+fn words(parts: &[&str]) -> String {
+    let parts: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
+    parts.join(" ")
 }
 
 /// The kernel and the initramfs that the guest has as disks, to start them itself.

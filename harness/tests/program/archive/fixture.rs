@@ -34,7 +34,7 @@ const PATCH: &str = "--- a/mm/a.c\n+++ b/mm/a.c\n@@ -1,3 +1,3 @@\n one\n-two\n+P
 /// A package file and its metadata.
 #[derive(Clone)]
 pub(crate) struct Package {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) version: String,
     depends: String,
     file: PathBuf,
@@ -137,7 +137,42 @@ impl Fixture {
         })
     }
 
-    fn package(&self, name: &'static str, version: &str, depends: &str, root: &Path) -> Package {
+    /// A distribution's kernel, and the package that depends on the current one. The kernel's name in its packages is not what
+    /// their version says, as with Debian's.
+    pub(crate) fn stock_kernel(&self, sublevel: u32) -> [Package; 2] {
+        let release = format!("6.12.{sublevel}+deb13-amd64");
+        let root = self.path(&format!("roots/stock-{sublevel}"));
+        let modules = root.join("usr/lib/modules").join(&release).join("kernel/drivers/cxl");
+        for folder in [&root.join("boot"), &modules] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        // The header of a bzImage: its magic, and where the release stands (200h after what 20Eh holds).
+        let mut image = vec![0; 0x400];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x200_u16.to_le_bytes());
+        image.extend(format!("{release} (me@here) #1\0").bytes());
+        fs::write(root.join(format!("boot/vmlinuz-{release}")), image).unwrap();
+        fs::write(root.join(format!("boot/config-{release}")), "CONFIG_CXL_ACPI=m\n").unwrap();
+        for (name, depends) in [("cxl_port", ""), ("cxl_acpi", "cxl_port"), ("unrelated", "")] {
+            let source = self.path("module.c");
+            let field = |number: u32, text: &str| {
+                format!("__attribute__((section(\".modinfo\"))) const char f{number}[] = \"{text}\";\n")
+            };
+            let text = field(1, &format!("depends={depends}")) + &field(2, &format!("vermagic={release} SMP"));
+            fs::write(&source, text).unwrap();
+            let module = modules.join(format!("{name}.ko"));
+            let built = Command::new("gcc").args(["-c", "-o"]).arg(&module).arg(&source).status().unwrap();
+            assert!(built.success() && Command::new("xz").arg(&module).status().unwrap().success());
+        }
+        let (name, version) = (format!("linux-image-{release}"), format!("6.12.{sublevel}-1"));
+        let current = self.path(&format!("roots/stock-current-{sublevel}"));
+        [
+            self.package(&name, &version, "", &root),
+            self.package("linux-image-amd64", &version, &format!("{name} (= {version})"), &current),
+        ]
+    }
+
+    fn package(&self, name: &str, version: &str, depends: &str, root: &Path) -> Package {
         fs::create_dir_all(root.join("DEBIAN")).unwrap();
         let depends = if depends.is_empty() { String::new() } else { format!("Depends: {depends}\n") };
         let control = format!(
@@ -153,7 +188,7 @@ impl Fixture {
         let build = build.output().unwrap();
         assert!(build.status.success(), "{build:?}");
         let sha256 = digest(&fs::read(&file).unwrap());
-        Package { name, version: version.to_owned(), depends, file, sha256 }
+        Package { name: name.to_owned(), version: version.to_owned(), depends, file, sha256 }
     }
 
     /// Replaces the archive with one of exactly these packages.
@@ -201,6 +236,12 @@ impl Fixture {
             set(qemu),
             set(tools)
         );
+        fs::write(self.path("checkout/harness/pins.toml"), text).unwrap();
+    }
+
+    /// Also pins this kernel of a distribution.
+    pub(crate) fn pin_stock(&self, kernel: &Package) {
+        let text = format!("{}kernel-debian = [\n    {},\n]\n", self.pins(), kernel.pin());
         fs::write(self.path("checkout/harness/pins.toml"), text).unwrap();
     }
 

@@ -217,6 +217,67 @@ fn if_a_library_is_missing_the_archive_resolves_the_whole_set_anew() {
         .notes("the archive no longer has libtiny 1.5-1; taking qemu-system-x86");
 }
 
+/// The modules that a kernel loads at boot, in this order.
+fn loaded(ran: &Ran) -> Vec<String> {
+    let paths = ran.out.lines().filter_map(|line| line.strip_prefix("module"));
+    paths.map(|path| path.rsplit('/').next().unwrap().to_owned()).collect()
+}
+
+const STOCK: &[&str] = &["kernel", "build", "--kernel-distribution", "debian"];
+
+#[test]
+fn a_distributions_kernel_is_fetched_as_it_is_with_the_modules_that_a_guest_needs() {
+    let (fixture, ..) = world();
+    let [pinned, _] = fixture.stock_kernel(30);
+    let newer = fixture.stock_kernel(31);
+    fixture.pin_stock(&pinned);
+    archive(&fixture, &[&pinned], &[&newer]);
+    let ran = fixture.harness(STOCK);
+    ran.succeeds_with("version  6.12.30+deb13-amd64").does_not_note("no longer");
+    assert_eq!(loaded(&ran), ["cxl_port.ko", "cxl_acpi.ko"]);
+    let product = ran.out.lines().find_map(|line| line.strip_prefix("config")).unwrap().trim();
+    assert_eq!(fs::read_to_string(product).unwrap(), "CONFIG_CXL_ACPI=m\n");
+    fixture.sources("deb [trusted=yes] file:/nonexistent test main\n");
+    assert_eq!(fixture.harness(STOCK).succeeds_with("version  6.12.30").err, "", "everything was found in the cache");
+    fixture.harness(&["kernel", "list"]).succeeds_with("6.12.30+deb13-amd64");
+}
+
+#[test]
+fn a_distributions_kernel_that_is_gone_is_replaced_by_the_suites_current_one() {
+    let (fixture, ..) = world();
+    let [pinned, _] = fixture.stock_kernel(30);
+    fixture.pin_stock(&pinned);
+    archive(&fixture, &[], &[&fixture.stock_kernel(32), &fixture.stock_kernel(31)]);
+    let ran = fixture.harness(STOCK);
+    ran.succeeds_with("version  6.12.32+deb13-amd64").notes(
+        "the archive no longer has linux-image-6.12.30+deb13-amd64 6.12.30-1; taking linux-image-6.12.32+deb13-amd64 6.12.32-1",
+    );
+    fixture.sources("deb [trusted=yes] file:/nonexistent test main\n");
+    fixture.harness(STOCK).succeeds_with("version  6.12.32").notes("from the cache stands in");
+}
+
+#[test]
+fn pins_show_and_move_know_the_distributions_kernels() {
+    let (fixture, kernel, qemu, tools) = world();
+    let ([pinned, current], newer) = (fixture.stock_kernel(30), fixture.stock_kernel(31));
+    fixture.pin_stock(&pinned);
+    archive(&fixture, &[&kernel, &pinned, &current], &[&newer, &qemu, &tools]);
+    let shown: serde_json::Value = serde_json::from_str(&fixture.harness(&["pins", "show", "--json"]).out).unwrap();
+    let state = shown["pins"].as_array().unwrap().iter().find(|state| state["what"] == "Debian kernel").unwrap();
+    assert_eq!((&state["pinned"], &state["newest"]), (&"6.12.30-1".into(), &"6.12.31-1".into()), "{state}");
+    let ran = fixture.harness(&["pins", "move", "--dry-run"]);
+    ran.succeeds_with("linux-image-6.12.31+deb13-amd64 6.12.31-1: new");
+    assert!(ran.out.contains("linux-image-6.12.30+deb13-amd64 6.12.30-1: no longer needed"), "{}", ran.out);
+}
+
+#[test]
+fn a_pin_file_without_distributions_kernels_is_refused_only_when_one_is_asked_for() {
+    let (fixture, pinned, ..) = world();
+    archive(&fixture, &[&pinned], &[]);
+    kernel(&fixture).succeeds_with("version  6.12.30");
+    fixture.harness(STOCK).fails_with(&["it pins no kernel of debian"]);
+}
+
 #[test]
 fn doctor_and_pins_show_what_is_pinned_cached_and_newest() {
     let (fixture, pinned, qemu, tools) = world();

@@ -191,6 +191,7 @@ fn prepared(args: &BootArgs, devices: &[DeviceShape], machine: &MachineShape) ->
     wanted.no_corpus = !machine.corpus;
     let provisioned = provision(&wanted, &Progress::stderr())?;
     eprintln!("Linux {} on QEMU {}, {}", provisioned.kernel.version, provisioned.qemu.version, accel);
+    super::machine::print_remedies(&provisioned);
     let temporary = match args.artifacts {
         Some(_) => None,
         None => {

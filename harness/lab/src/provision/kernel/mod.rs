@@ -3,13 +3,16 @@
 //! There are three kinds: a Debian source, patched or not, is built once and kept; a developer's own tree is rebuilt by
 //! `make` as it changes; a built kernel is used as it is.
 
+mod beside;
 mod build;
 mod checks;
 mod config;
+pub(super) mod distribution;
 mod image;
 mod mirror;
 mod modules;
 mod place;
+mod remedies;
 mod selftests;
 mod series;
 pub(super) mod source;
@@ -21,6 +24,8 @@ use std::time::Duration;
 pub use self::checks::Checks;
 pub use self::config::BaseConfig;
 use self::config::Fragment;
+pub use self::distribution::Distribution;
+pub use self::remedies::Remedies;
 pub(crate) use self::selftests::IN_GUEST as SELFTESTS_IN_GUEST;
 pub(super) use self::series::{Series, own as own_series};
 pub use self::source::KernelPackage;
@@ -63,6 +68,8 @@ pub struct Kernel {
     pub source: Option<PathBuf>,
     /// The checks of its own that the kernel was built with.
     pub checks: Option<Checks>,
+    /// What a machine changes for this kernel.
+    pub remedies: Remedies,
 }
 
 impl Kernel {
@@ -100,12 +107,14 @@ pub(super) fn in_product(product: &Path, source: &Source, checks: Option<Checks>
     let recorded = product.join("version");
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
     let (modules, on_demand) = modules::split(build::MODULES.iter().map(|module| kept(product, module)).collect());
+    let config = Some(product.join("config"));
     Ok(Kernel {
         image: product.join("bzImage"),
         modules,
         on_demand: on_demand.into_iter().filter(|module| module.is_file()).collect(),
         version: version.trim().to_owned(),
-        config: Some(product.join("config")),
+        remedies: remedies(config.as_deref())?,
+        config,
         vmlinux: Some(product.join("vmlinux")),
         builtin: Some(product.join(build::BUILTIN)),
         selftests: selftests::found(product.join(SELFTESTS)),
@@ -151,6 +160,12 @@ pub(super) fn make(
         place::keep(&build.join(from), &product.join(to))?;
     }
     remove(&build)
+}
+
+/// The remedies for a kernel of this configuration.
+fn remedies(config: Option<&Path>) -> Result<Remedies, ProvisionError> {
+    let text = config.map(|file| fs::read_to_string(file).context("read", file)).transpose()?;
+    Ok(Remedies::of(text.as_deref()))
 }
 
 /// The path of a module in a product.
@@ -214,12 +229,14 @@ pub(super) fn of_tree(
     let (modules, on_demand) = modules::split(built.into_iter().map(|module| build.join(module)).collect());
     let recorded = build.join(build::RELEASE_FILE);
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
+    let config = Some(build.join(".config"));
     Ok(Kernel {
         image: build.join(build::IMAGE),
         modules,
         on_demand,
         version: version.trim().to_owned(),
-        config: Some(build.join(".config")),
+        remedies: remedies(config.as_deref())?,
+        config,
         vmlinux: Some(build.join("vmlinux")),
         builtin: Some(build.join(build::BUILTIN)).filter(|list| list.is_file()),
         selftests: selftests::found(build.join(SELFTESTS)),
@@ -249,7 +266,9 @@ pub(super) fn of_image(cache: &Cache, options: &Options, image: &Path) -> Result
     if let Some(folder) = &options.kernel_modules_dir {
         modules = modules::find(cache, folder, &version)?;
     }
-    let builtin = options.kernel_modules_dir.as_deref().and_then(|folder| modules::builtin(folder, &version));
+    let folder = options.kernel_modules_dir.as_deref().map(|folder| modules::folder_of(folder, &version));
+    let builtin = folder.as_deref().and_then(modules::builtin);
+    let config = beside::config(image, folder.as_deref(), &version);
     modules.extend(options.kernel_modules.iter().cloned());
     let (modules, on_demand) = modules::split(modules);
     Ok(Kernel {
@@ -257,7 +276,8 @@ pub(super) fn of_image(cache: &Cache, options: &Options, image: &Path) -> Result
         modules,
         on_demand,
         version,
-        config: None,
+        remedies: remedies(config.as_deref())?,
+        config,
         vmlinux: None,
         builtin,
         selftests: None,

@@ -18,11 +18,13 @@ use crate::provision::error::{IoContext, ProvisionError};
 
 /// The modules that a guest uses, besides their dependencies. The agent's channel and the disks come first. `cxl_acpi` comes
 /// last, when the drivers for its devices are loaded.
-const WANTED: [&str; 19] = [
+const WANTED: [&str; 21] = [
     "virtio_pci",
     "virtio_console",
     "virtio_blk",
     "pvpanic_pci",
+    // ext4 asks for its checksum by name, not as a dependency.
+    "crc32c_generic",
     "ext4",
     "zram",
     "hwpoison_inject",
@@ -30,6 +32,7 @@ const WANTED: [&str; 19] = [
     "device_dax",
     "kmem",
     "dax_cxl",
+    "dax_hmem",
     "cxl_core",
     "cxl_port",
     "cxl_pci",
@@ -63,23 +66,7 @@ struct Info {
 ///
 /// An empty `release` is unknown and fits every module.
 pub(super) fn find(cache: &Cache, folder: &Path, release: &str) -> Result<Vec<PathBuf>, ProvisionError> {
-    let folder = folder_of(folder, release);
-    let index = index(&folder)?;
-    if !index.contains_key(NEEDED) && !built_in(&folder, NEEDED) {
-        let hint = "build that kernel with CONFIG_CXL_ACPI=m, and give the folder that its modules were installed into";
-        return Err(ProvisionError::Missing { path: folder.join("cxl_acpi.ko"), hint: hint.into() });
-    }
-    let mut contents = BTreeMap::new();
-    let order = closure(&index, |path| {
-        let bytes = content(path)?;
-        let info = info(&bytes).map_err(|why| ProvisionError::Elf { path: path.into(), why })?;
-        if !release.is_empty() && info.release != release {
-            let why = format!("it was built for Linux {}, but the kernel is {release}", info.release);
-            return Err(ProvisionError::Elf { path: path.into(), why });
-        }
-        contents.insert(path.to_owned(), bytes);
-        Ok(info.depends)
-    })?;
+    let (order, contents) = wanted(&folder_of(folder, release), release)?;
     if order.iter().all(|path| decompressor(path).is_none()) {
         return Ok(order);
     }
@@ -96,6 +83,38 @@ pub(super) fn find(cache: &Cache, folder: &Path, release: &str) -> Result<Vec<Pa
     Ok(files.iter().map(|(name, _)| product.join(name)).collect())
 }
 
+/// The modules from a release's folder that a guest needs, in load order: file names without the suffix of a compression, and
+/// contents.
+pub(super) fn contents(folder: &Path, release: &str) -> Result<Vec<(String, Vec<u8>)>, ProvisionError> {
+    let (order, mut contents) = wanted(folder, release)?;
+    let file = |path: PathBuf| Some((module_name(&path)? + ".ko", contents.remove(&path)?));
+    Ok(order.into_iter().filter_map(file).collect())
+}
+
+/// Modules in load order, and the decompressed content of each.
+type Wanted = (Vec<PathBuf>, BTreeMap<PathBuf, Vec<u8>>);
+
+/// The modules that a guest needs.
+fn wanted(folder: &Path, release: &str) -> Result<Wanted, ProvisionError> {
+    let index = index(folder)?;
+    if !index.contains_key(NEEDED) && !built_in(folder, NEEDED) {
+        let hint = "build that kernel with CONFIG_CXL_ACPI=m, and give the folder that its modules were installed into";
+        return Err(ProvisionError::Missing { path: folder.join("cxl_acpi.ko"), hint: hint.into() });
+    }
+    let mut contents = BTreeMap::new();
+    let order = closure(&index, |path| {
+        let bytes = content(path)?;
+        let info = info(&bytes).map_err(|why| ProvisionError::Elf { path: path.into(), why })?;
+        if !release.is_empty() && info.release != release {
+            let why = format!("it was built for Linux {}, but the kernel is {release}", info.release);
+            return Err(ProvisionError::Elf { path: path.into(), why });
+        }
+        contents.insert(path.to_owned(), bytes);
+        Ok(info.depends)
+    })?;
+    Ok((order, contents))
+}
+
 /// Splits modules into those loaded at boot and those loaded on demand.
 pub(super) fn split(modules: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let at_boot = |path: &PathBuf| module_name(path).is_none_or(|name| !ON_DEMAND.contains(&name.as_str()));
@@ -103,7 +122,7 @@ pub(super) fn split(modules: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
 }
 
 /// The folder of a release's modules, if `folder` is above it: the root of an installation, or `lib/modules`.
-fn folder_of(folder: &Path, release: &str) -> PathBuf {
+pub(super) fn folder_of(folder: &Path, release: &str) -> PathBuf {
     let inside =
         [folder.join("lib/modules").join(release), folder.join("usr/lib/modules").join(release), folder.join(release)];
     inside.into_iter().find(|folder| !release.is_empty() && folder.is_dir()).unwrap_or_else(|| folder.to_owned())
@@ -124,8 +143,8 @@ fn index(folder: &Path) -> Result<BTreeMap<String, PathBuf>, ProvisionError> {
 }
 
 /// The kernel's list of built-in modules, beside its modules.
-pub(super) fn builtin(folder: &Path, release: &str) -> Option<PathBuf> {
-    Some(folder_of(folder, release).join("modules.builtin")).filter(|list| list.is_file())
+pub(super) fn builtin(folder: &Path) -> Option<PathBuf> {
+    Some(folder.join("modules.builtin")).filter(|list| list.is_file())
 }
 
 /// Whether `modules.builtin` lists the module.

@@ -124,6 +124,8 @@ pub(in crate::provision) fn set<'a>(pins: &'a [Pin], roots: &'a [&'a str], fitti
         roots,
         dependencies: false,
         suite: None,
+        candidates: |_| true,
+        parts: |all| all,
         fitting,
     }
 }
