@@ -9,12 +9,26 @@ use crate::process::run::{Limits, run};
 use crate::provision::error::{IoContext, ProvisionError};
 use cxl_cram_kit::progress::Step;
 
-/// The modules; everything else is built in. The first must load after PCI has claimed its resources. The others are loaded
-/// on request of a scenario. Those of `cxl_cram` and `cxl_mempolicy_sample` come with this project's series.
-pub(super) const MODULES: [&str; 4] =
-    ["drivers/cxl/cxl_acpi.ko", "drivers/cxl/cxl_cram.ko", "drivers/cxl/cxl_mempolicy_sample.ko", "lib/test_hmm.ko"];
+/// The modules, in load order; everything else is built in. The first must load after PCI has claimed its resources. The next
+/// two are built in where the kernel allows it; from Linux 7.1 on they cannot be where the first is a module. The others are
+/// loaded on request of a scenario: two come with this project's series, one with any kernel.
+pub(super) const MODULES: [&str; 6] = [
+    "drivers/cxl/cxl_acpi.ko",
+    "drivers/dax/hmem/dax_hmem.ko",
+    "drivers/dax/dax_cxl.ko",
+    "drivers/cxl/cxl_cram.ko",
+    "drivers/cxl/cxl_mempolicy_sample.ko",
+    "lib/test_hmm.ko",
+];
 /// The options of these modules.
-const OPTIONS: [&str; 4] = ["CONFIG_CXL_ACPI", "CONFIG_CXL_CRAM", "CONFIG_CXL_MEMPOLICY_SAMPLE", "CONFIG_TEST_HMM"];
+const OPTIONS: [&str; 6] = [
+    "CONFIG_CXL_ACPI",
+    "CONFIG_DEV_DAX_HMEM",
+    "CONFIG_DEV_DAX_CXL",
+    "CONFIG_CXL_CRAM",
+    "CONFIG_CXL_MEMPOLICY_SAMPLE",
+    "CONFIG_TEST_HMM",
+];
 pub(super) const IMAGE: &str = "arch/x86/boot/bzImage";
 /// The list of built-in modules, beside the image.
 pub(super) const BUILTIN: &str = "modules.builtin";
@@ -50,7 +64,19 @@ pub(super) fn configure(
     }
     run("configuring the kernel", make, log, CONFIG_LIMITS, |line| step.advance(0, line.trim()))?;
     let config = fs::read_to_string(&configured).context("read", &configured)?;
-    Lost::of(&fragment.dropped(&config), source)
+    let mut dropped = fragment.dropped(&config);
+    dropped.retain(|line| !is_module_instead(line, &config));
+    Lost::of(&dropped, source)
+}
+
+/// Whether what a line wants built in has become one of the modules that are built, too.
+fn is_module_instead(line: &str, config: &str) -> bool {
+    let option = line.strip_suffix("=y").filter(|option| OPTIONS.contains(option));
+    option.is_some_and(|option| is_module(option, config))
+}
+
+fn is_module(option: &str, config: &str) -> bool {
+    config.lines().any(|line| line.strip_prefix(option) == Some("=m"))
 }
 
 /// Builds the image and the configured modules. Returns those modules.
@@ -64,19 +90,21 @@ pub(super) fn build(
     let configured = build.join(".config");
     let modules = modules(&fs::read_to_string(&configured).context("read", &configured)?);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let mut make = kernel_make(source, build);
-    make.args([&format!("-j{cores}"), "bzImage"]).args(&modules);
-    run("building the kernel", make, log, BUILD_LIMITS, |line| {
-        step.advance(u64::from(is_target(line)), line.trim());
-    })?;
+    // Beside the image, make builds one module after the other, and none finds the symbols of another.
+    for targets in [["bzImage"].as_slice(), &modules] {
+        let mut make = kernel_make(source, build);
+        make.arg(format!("-j{cores}")).args(targets);
+        run("building the kernel", make, log, BUILD_LIMITS, |line| {
+            step.advance(u64::from(is_target(line)), line.trim());
+        })?;
+    }
     Ok(modules)
 }
 
 /// The modules in a configuration.
 fn modules(config: &str) -> Vec<&'static str> {
-    let made = |option: &str| config.lines().any(|line| line.strip_prefix(option) == Some("=m"));
     // The first is always needed. If the configuration lacks it, make reports that.
-    let wanted = |index: usize| index == 0 || made(OPTIONS[index]);
+    let wanted = |index: usize| index == 0 || is_module(OPTIONS[index], config);
     MODULES.into_iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, module)| module).collect()
 }
 
@@ -110,8 +138,17 @@ mod tests {
     #[test]
     fn only_configured_modules_are_built() {
         assert_eq!(modules("CONFIG_CXL_ACPI=m\n# CONFIG_CXL_CRAM is not set\n"), MODULES[..1]);
-        assert_eq!(modules("CONFIG_CXL_ACPI=m\nCONFIG_CXL_CRAM=m\n"), MODULES[..2]);
-        assert_eq!(modules("CONFIG_CXL_CRAM_DEBUG=m\nCONFIG_CXL_MEMPOLICY_SAMPLE=m\n"), [MODULES[0], MODULES[2]]);
+        assert_eq!(modules("CONFIG_CXL_ACPI=m\nCONFIG_CXL_CRAM=m\n"), [MODULES[0], MODULES[3]]);
+        assert_eq!(modules("CONFIG_CXL_CRAM_DEBUG=m\nCONFIG_CXL_MEMPOLICY_SAMPLE=m\n"), [MODULES[0], MODULES[4]]);
+        assert_eq!(modules("CONFIG_DEV_DAX_HMEM=m\nCONFIG_DEV_DAX_CXL=y\n"), MODULES[..2]);
+    }
+
+    #[test]
+    fn what_can_only_be_a_module_is_not_lost_if_it_is_built() {
+        let config = "CONFIG_DEV_DAX_CXL=m\nCONFIG_SWAP=m\n";
+        assert!(is_module_instead("CONFIG_DEV_DAX_CXL=y", config));
+        assert!(!is_module_instead("CONFIG_SWAP=y", config));
+        assert!(!is_module_instead("CONFIG_DEV_DAX_HMEM=y", config));
     }
 
     #[test]

@@ -106,12 +106,13 @@ pub(super) fn key(source: &Source, fragment: &Fragment) -> Result<Key, Provision
 pub(super) fn in_product(product: &Path, source: &Source, checks: Option<Checks>) -> Result<Kernel, ProvisionError> {
     let recorded = product.join("version");
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
-    let (modules, on_demand) = modules::split(build::MODULES.iter().map(|module| kept(product, module)).collect());
+    let built = build::MODULES.iter().map(|module| kept(product, module)).filter(|module| module.is_file());
+    let (modules, on_demand) = modules::split(built.collect());
     let config = Some(product.join("config"));
     Ok(Kernel {
         image: product.join("bzImage"),
         modules,
-        on_demand: on_demand.into_iter().filter(|module| module.is_file()).collect(),
+        on_demand,
         version: version.trim().to_owned(),
         remedies: remedies(config.as_deref())?,
         config,
