@@ -22,10 +22,13 @@ use cxl_cram_wire::protocol::Hello;
 use crate::guest::channel::Channel;
 use crate::guest::client::{Guest, GuestError};
 
-/// The start of every kernel command line. An oops is a panic, and a panic ends QEMU at once. The timer check is off because a guest under TCG on
-/// a busy host loses the ticks it counts, and panics. Lockups are reported only after two minutes, because under TCG the
-/// guest's clock runs several times too fast if the host disturbed the TSC calibration.
-pub const APPEND: &str = "console=ttyS0 oops=panic panic=-1 no_timer_check watchdog_thresh=60";
+/// The start of every kernel command line. An oops is a panic, and a panic ends QEMU at once. The timer check is off because a
+/// guest under TCG on a busy host loses the ticks it counts, and panics. Lockups are reported only after two minutes, because
+/// under TCG the guest's clock runs several times too fast if the host disturbed the TSC calibration.
+///
+/// `/proc/PID/mem` overrides protection on every kernel, whatever it was built with: scenarios write to memory in this way, too.
+pub const APPEND: &str =
+    "console=ttyS0 oops=panic panic=-1 no_timer_check watchdog_thresh=60 proc_mem.force_override=always";
 
 /// How long QEMU may take to open its sockets.
 const LISTEN_LIMIT: Duration = Duration::from_secs(30);
