@@ -49,7 +49,7 @@ pub struct KernelSource {
     #[arg(conflicts_with_all = ["kernel", "kernel_tree", "kernel_package", "plain", "series", "kernel_debug"])]
     kernel_distribution: Option<Distribution>,
 
-    /// Do not apply this project's own patches (guest-tests/kernel/series) to linux-source-6.12
+    /// Do not apply this project's own patches (guest-tests/kernel/series)
     #[arg(long, conflicts_with_all = ["kernel", "kernel_tree"])]
     plain: bool,
 

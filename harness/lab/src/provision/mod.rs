@@ -313,13 +313,13 @@ impl<'a> Maker<'a> {
 
     /// The patches for the source.
     fn series(&self) -> Result<kernel::Series, ProvisionError> {
-        let pinned = self.pins()?.kernel().map(|pin| pin.package.as_str());
-        let ours = match &self.options.kernel_package {
-            KernelPackage::Pinned => true,
-            KernelPackage::Named { package, .. } => Some(package.as_str()) == pinned,
-            KernelPackage::Newest => false,
+        let package = match &self.options.kernel_package {
+            _ if self.options.kernel_plain => None,
+            KernelPackage::Pinned => self.pins()?.kernel().map(|pin| pin.package.clone()),
+            KernelPackage::Named { package, .. } => Some(package.clone()),
+            KernelPackage::Newest => Some(self.named_source()?.package),
         };
-        let mut folders = if ours && !self.options.kernel_plain { kernel::own_series()? } else { Vec::new() };
+        let mut folders = package.map_or(Ok(Vec::new()), |package| kernel::own_series(&package))?;
         folders.extend_from_slice(&self.options.series);
         kernel::Series::read(&folders)
     }

@@ -15,21 +15,29 @@ use crate::process::run::RunError;
 use crate::process::run::{Limits, new_log, run};
 use crate::provision::cache::{Key, list};
 use crate::provision::error::{IoContext, ProvisionError};
+use crate::provision::kernel::source::PREFIX;
 use crate::workspace::workspace;
 use cxl_cram_kit::progress::Step;
 
 const COPY_LIMITS: Limits = Limits::minutes(30, 30);
 const PATCH_LIMITS: Limits = Limits::minutes(5, 5);
 
-/// The folders of `guest-tests/kernel/series`, each based on the previous ones.
+/// The kernel whose series lie in `guest-tests/kernel/series` itself. Those of others are in a folder of its version there.
+const LONG_TERM: &str = "6.12";
+/// The folders of the series, each based on the previous ones.
 const OWN: [&str; 2] = ["private-nodes", "cram"];
 /// The folder of a series with refreshes of its patches, in a folder for each kernel.
 const REFRESHED: &str = "refreshed";
 
-/// This project's own series for its long-term kernel, in order.
-pub(in crate::provision) fn own() -> Result<Vec<PathBuf>, ProvisionError> {
+/// This project's own series for the kernel of a source package, in order; none if they are not made for it.
+pub(in crate::provision) fn own(package: &str) -> Result<Vec<PathBuf>, ProvisionError> {
     let folder = workspace()?.join("guest-tests/kernel/series");
-    Ok(OWN.iter().map(|name| folder.join(name)).collect())
+    let folder = match package.strip_prefix(PREFIX) {
+        Some(LONG_TERM) => folder,
+        Some(version) => folder.join(version),
+        None => return Ok(Vec::new()),
+    };
+    Ok(OWN.iter().map(|name| folder.join(name)).filter(|folder| folder.is_dir()).collect())
 }
 
 /// A patch file.

@@ -189,3 +189,26 @@ fn checking_a_series_does_not_modify_the_tree() {
     fs::write(fixture.path("base/mm/a.c"), BASE.replace("two", "dos")).unwrap();
     assert!(matches!(fits(), Err(ProvisionError::PatchRefused { .. })));
 }
+
+#[test]
+fn this_projects_series_are_chosen_by_the_kernel_they_are_made_for() {
+    let series = workspace().unwrap().join("guest-tests/kernel/series");
+    let both = |folder: &Path| vec![folder.join("private-nodes"), folder.join("cram")];
+    assert_eq!(own("linux-source-6.12").unwrap(), both(&series));
+    assert_eq!(own("linux-source-7.3").unwrap(), both(&series.join("7.3")));
+    for other in ["linux-source-6.1", "linux-source-9.9", "linux-source-refreshed", "linux-image-7.3"] {
+        assert_eq!(own(other).unwrap(), Vec::<PathBuf>::new(), "{other}");
+    }
+}
+
+#[test]
+fn a_patch_has_the_same_name_for_every_kernel() {
+    let names = |package: &str| -> BTreeSet<_> {
+        let patches = own(package).unwrap().into_iter().flat_map(|folder| list(&folder).unwrap());
+        patches.filter(|path| is_patch(path)).map(|path| path.file_name().unwrap().to_owned()).collect()
+    };
+    let long_term = names("linux-source-6.12");
+    let newer = names("linux-source-7.3");
+    assert!(newer.len() > 35, "{newer:?}");
+    assert_eq!(newer.difference(&long_term).collect::<Vec<_>>(), Vec::<&std::ffi::OsString>::new());
+}
