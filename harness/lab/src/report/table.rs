@@ -37,7 +37,7 @@ pub fn table(columns: &[(String, Record)]) -> String {
     }
     text.push('\n');
     for (number, reason) in (1..).zip(&reasons) {
-        let _ = write!(text, "{}{number}. {reason}\n", if number == 1 { "\n" } else { "" });
+        let _ = writeln!(text, "{}{number}. {reason}", if number == 1 { "\n" } else { "" });
     }
     text
 }
