@@ -20,6 +20,8 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 };
 
 const MIB: u64 = 1 << 20;
+const BYTES: u64 = 8 * MIB;
+const PAGES: u64 = BYTES / 4096;
 const LIMIT: Duration = Duration::from_secs(30);
 const DATA: Pattern = Pattern::Compressible { seed: 51, ratio: 3.0 };
 
@@ -34,14 +36,19 @@ fn run(lab: &mut Lab) -> Result<()> {
         lab.step(&format!("{policy}: {rounds} times a device file and a node's memory again"));
         auto_online(lab, policy)?;
         let mut seen = Seen::default();
-        for round in 0..rounds {
-            switch(lab, &region, round == 0, &mut seen)?;
+        for _ in 0..rounds {
+            switch(lab, &region, &mut seen)?;
         }
-        // The kernel's own pages on a node may prevent a switch, which is not a fault.
-        let only_movable = policy == "online_movable";
-        ensure!(!only_movable || seen.switched == rounds, "{policy}: switched {} times of {rounds}", seen.switched);
-        lab.fact(policy, &seen.facts);
-        lab.fact(&format!("{policy}.without --force"), &seen.without_force);
+        if policy == POLICIES[0].0 {
+            ensure!(seen.switched == rounds, "{policy}: switched {} times of {rounds}", seen.switched);
+            lab.fact(policy, &seen.facts);
+            lab.fact(&format!("{policy}.without --force"), &seen.without_force);
+        } else {
+            // The kernel's own pages on a node may prevent every switch, which is not a fault. A switch itself is the same.
+            let usual = [format!("pages that left the node: {PAGES}"), "pages wrong: 0".into(), "zones: Normal".into()];
+            let other: Vec<_> = seen.facts.iter().filter(|fact| !usual.contains(fact)).collect();
+            lab.fact(&format!("{policy}.other than usual"), other);
+        }
         lab.figure(&format!("{policy} switched"), format!("{} of {rounds}", seen.switched));
     }
 
@@ -62,9 +69,9 @@ struct Seen {
 }
 
 /// One round: data on the node, a device file, a node's memory. Memory is online before and after.
-fn switch(lab: &Lab, region: &Region, first: bool, seen: &mut Seen) -> Result<()> {
+fn switch(lab: &Lab, region: &Region, seen: &mut Seen) -> Result<()> {
     let mut memory = lab.guest.memory()?;
-    let map = memory.map_on(region.node, 8 * MIB, LIMIT)?;
+    let map = memory.map_on(region.node, BYTES, LIMIT)?;
     memory.fill(map.all(), &DATA, LIMIT)?;
     let ran = lab.guest.run(&["daxctl", "reconfigure-device", "--mode=devdax", "--force", &region.dax], LIMIT)?;
     let verdict = memory.verify(map.all(), &DATA, LIMIT)?;
@@ -81,7 +88,7 @@ fn switch(lab: &Lab, region: &Region, first: bool, seen: &mut Seen) -> Result<()
     drop(memory);
 
     let back = format!("daxctl reconfigure-device --mode=system-ram --no-online {}", region.dax);
-    if first {
+    if seen.without_force.is_empty() {
         seen.without_force = lab.refused(&back)?.lines().map(str::to_owned).collect();
     }
     lab.json(&format!("{back} --force"))?;
