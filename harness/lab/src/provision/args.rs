@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BaseConfig, Checks, Distribution, KernelPackage, Options};
+use super::{BaseConfig, Checks, Distribution, KernelOption, KernelPackage, Options, TreeModule};
 
 /// Sources of packages, and the cache.
 #[derive(Args, Clone, Debug, Default)]
@@ -64,6 +64,18 @@ pub struct KernelSource {
     /// Base configuration for the tree: a file, or `minimal` [default: the tree's .config, else minimal]
     #[arg(long, value_name = "FILE", requires = "kernel_tree", conflicts_with_all = ["kernel", "kernel_package"])]
     kernel_config: Option<BaseConfig>,
+
+    /// Set an option of the kernel that is built: NAME=y, m, n, a number or a quoted text; may be given more than once
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["kernel", "kernel_distribution"])]
+    kernel_option: Vec<KernelOption>,
+
+    /// A file of such options; may be given more than once
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "kernel_distribution"])]
+    kernel_fragment: Vec<PathBuf>,
+
+    /// Also build this module of the kernel's tree, which the guest loads on request; may be given more than once
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["kernel", "kernel_distribution"])]
+    build_module: Vec<TreeModule>,
 
     /// Build the kernel with its own checks
     #[arg(long, value_name = "CHECKS", num_args = 0..=1, require_equals = true, default_missing_value = "usual")]
@@ -142,6 +154,9 @@ impl KernelSource {
             series: own.series,
             kernel_tree: own.kernel_tree,
             kernel_config: own.kernel_config,
+            kernel_fragments: own.kernel_fragment,
+            kernel_options: own.kernel_option,
+            build_modules: own.build_module,
             kernel_checks: own.kernel_debug,
             kernel: own.kernel,
             kernel_modules_dir: own.modules,
@@ -223,6 +238,9 @@ mod tests {
             "--kernel k --kernel-config minimal",
             "--kernel-config minimal",
             "--kernel-package 7.3",
+            "--kernel k --kernel-option KSM=y",
+            "--kernel-distribution debian --build-module drivers/cxl/x.ko",
+            "--kernel-option KSM",
             "--kernel-distribution plan9",
             "--kernel-distribution debian --kernel-tree t",
             "--kernel-distribution debian --plain",

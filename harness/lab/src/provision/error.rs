@@ -105,6 +105,16 @@ pub enum ProvisionError {
         lines: Vec<String>,
     },
 
+    /// The kernel's configuration does not have the user's lines.
+    #[error(
+        "this kernel's configuration does not take {}: it has no such option, or does not have what the option depends on; \
+         add that with another --kernel-option", lines.join(", ")
+    )]
+    OptionRefused {
+        /// The lines that it dropped or changed.
+        lines: Vec<String>,
+    },
+
     /// The archive has no such package.
     #[error("the package archive has no {package}; available: {have}")]
     NoSuchPackage {

@@ -37,7 +37,7 @@ pub use self::error::ProvisionError;
 use self::host_tools::Work;
 pub(crate) use self::host_tools::on_path;
 pub(crate) use self::kernel::SELFTESTS_IN_GUEST;
-pub use self::kernel::{BaseConfig, Checks, Distribution, Kernel, KernelPackage, Remedies};
+pub use self::kernel::{BaseConfig, Checks, Distribution, Kernel, KernelOption, KernelPackage, Remedies, TreeModule};
 pub use self::moving::{Candidates, Verdict, candidates, fit_of};
 pub use self::pins::{Pin, Pins};
 pub use self::qemu::{Qemu, Version};
@@ -65,6 +65,12 @@ pub struct Options {
     pub kernel_tree: Option<PathBuf>,
     /// Base configuration of the tree; otherwise its own `.config` if it has one, else an empty one.
     pub kernel_config: Option<BaseConfig>,
+    /// Fragments of configuration on top of that of a kernel that is built.
+    pub kernel_fragments: Vec<PathBuf>,
+    /// Options on top of those.
+    pub kernel_options: Vec<KernelOption>,
+    /// Modules of the tree to build besides; the guest loads them only on request.
+    pub build_modules: Vec<TreeModule>,
     /// Build with these of the kernel's own checks.
     pub kernel_checks: Option<Checks>,
     /// A distribution's own kernel instead of one that is built.
@@ -283,12 +289,12 @@ impl<'a> Maker<'a> {
         }
         let source = self.patched_source()?;
         let fragment = kernel::fragment(self.options)?;
-        let key = kernel::key(&source, &fragment)?;
+        let key = kernel::key(&source, &fragment, &self.options.build_modules)?;
         let product = self.made(3, "kernel", Product::Kernel, &key, |product, step| {
             host_tools::ensure(&self.cache, Work::Kernel, self.options.offline, step)?;
-            kernel::make(&self.cache, &source, &fragment, product, step)
+            kernel::make(&self.cache, &source, self.options, product, step)
         })?;
-        kernel::in_product(&product, &source, self.options.kernel_checks)
+        kernel::in_product(&product, &source, self.options)
     }
 
     /// A distribution's kernel.

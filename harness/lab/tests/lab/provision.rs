@@ -162,6 +162,32 @@ fn options_that_a_tree_drops_are_named_apart_from_those_that_it_does_not_have() 
 }
 
 #[test]
+fn own_options_and_modules_come_on_top_of_a_trees_configuration() {
+    let tree = Tree::new();
+    let fragment = tree.folder.path().join("mine.config");
+    fs::write(&fragment, "CONFIG_DEBUG_VM=y\nCONFIG_MINE=m\n").unwrap();
+    let cache = tree.folder.path().join("cache");
+    let with = |option: &str| Options {
+        kernel_tree: Some(tree.path("")),
+        kernel_fragments: vec![fragment.clone()],
+        kernel_options: vec![option.parse().unwrap()],
+        build_modules: vec!["drivers/cxl/mine".parse().unwrap()],
+        ..options(&cache)
+    };
+    let kernel = |option: &str| kernel(&with(option), &Progress::quiet());
+    let built = kernel("DEBUG_VM=n").unwrap();
+    let config = fs::read_to_string(built.config.unwrap()).unwrap();
+    for line in ["# CONFIG_DEBUG_VM is not set", "CONFIG_MINE=m", "CONFIG_CXL_ACPI=m"] {
+        assert!(config.lines().any(|found| found == line), "{line} in {config}");
+    }
+    assert!(built.on_demand.iter().any(|module| module.ends_with("drivers/cxl/mine.ko") && module.is_file()));
+    assert!(!built.modules.iter().any(|module| module.ends_with("mine.ko")), "it is loaded only on request");
+    // The tree's configuration drops this one.
+    let error = kernel("KSM=y").unwrap_err().to_string();
+    assert!(error.starts_with("this kernel's configuration does not take CONFIG_KSM=y"), "{error}");
+}
+
+#[test]
 #[ignore = "needs a cache that an earlier run has filled"]
 fn everything_in_a_filled_cache_is_usable() {
     let options = Options { offline: true, ..Options::default() };

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::config::{Fragment, Lost};
+use super::extras::TreeModule;
 use crate::process::run::{Limits, run};
 use crate::provision::error::{IoContext, ProvisionError};
 use cxl_cram_kit::progress::Step;
@@ -79,10 +80,11 @@ fn is_module(option: &str, config: &str) -> bool {
     config.lines().any(|line| line.strip_prefix(option) == Some("=m"))
 }
 
-/// Builds the image and the configured modules. Returns those modules.
+/// Builds the image, the configured modules and the `extra` ones. Returns the configured modules.
 pub(super) fn build(
     source: &Path,
     build: &Path,
+    extra: &[TreeModule],
     log: &Path,
     step: &mut Step,
 ) -> Result<Vec<&'static str>, ProvisionError> {
@@ -90,8 +92,9 @@ pub(super) fn build(
     let configured = build.join(".config");
     let modules = modules(&fs::read_to_string(&configured).context("read", &configured)?);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let named: Vec<&str> = modules.iter().copied().chain(extra.iter().map(TreeModule::target)).collect();
     // Beside the image, make builds one module after the other, and none finds the symbols of another.
-    for targets in [["bzImage"].as_slice(), &modules] {
+    for targets in [["bzImage"].as_slice(), &named] {
         let mut make = kernel_make(source, build);
         make.arg(format!("-j{cores}")).args(targets);
         run("building the kernel", make, log, BUILD_LIMITS, |line| {

@@ -60,6 +60,17 @@ impl Fragment {
         Fragment { lines: lines.collect() }
     }
 
+    /// Whether it has no line.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// These lines with those of another fragment replacing and joining them.
+    pub(super) fn with(mut self, other: Fragment) -> Fragment {
+        self.lines.extend(other.lines);
+        self
+    }
+
     /// The fragment as a file. It is sorted, so that comments and order do not change the kernel's key.
     pub(super) fn text(&self) -> String {
         self.lines.values().map(|line| format!("{line}\n")).collect()

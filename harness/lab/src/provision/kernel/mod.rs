@@ -8,6 +8,7 @@ mod build;
 mod checks;
 mod config;
 pub(super) mod distribution;
+mod extras;
 mod image;
 mod mirror;
 mod modules;
@@ -25,6 +26,7 @@ pub use self::checks::Checks;
 pub use self::config::BaseConfig;
 use self::config::Fragment;
 pub use self::distribution::Distribution;
+pub use self::extras::{KernelOption, TreeModule};
 pub use self::remedies::Remedies;
 pub(crate) use self::selftests::IN_GUEST as SELFTESTS_IN_GUEST;
 pub(super) use self::series::{Series, own as own_series};
@@ -88,26 +90,29 @@ pub(super) struct Source {
 
 /// The configuration fragment for a source in the cache.
 pub(super) fn fragment(options: &Options) -> Result<Fragment, ProvisionError> {
-    Fragment::of_workspace(true, options.kernel_checks)
+    Ok(Fragment::of_workspace(true, options.kernel_checks)?.with(extras::fragment(options)?))
 }
 
-/// The key of a kernel built from this source with this fragment.
-pub(super) fn key(source: &Source, fragment: &Fragment) -> Result<Key, ProvisionError> {
-    let version = source::version(&source.tree)?;
-    Ok(Key::of(&[
+/// The key of a kernel built from this source with this fragment and these further modules.
+pub(super) fn key(source: &Source, fragment: &Fragment, extra: &[TreeModule]) -> Result<Key, ProvisionError> {
+    let (version, key, text) = (source::version(&source.tree)?, source.key.to_string(), fragment.text());
+    let mut inputs = vec![
         ("recipe", RECIPE),
-        ("source", source.key.to_string().as_bytes()),
+        ("source", key.as_bytes()),
         ("version", version.as_bytes()),
-        ("options", fragment.text().as_bytes()),
-    ]))
+        ("options", text.as_bytes()),
+    ];
+    inputs.extend(extra.iter().map(|module| ("module", module.target().as_bytes())));
+    Ok(Key::of(&inputs))
 }
 
 /// The kernel in a finished product.
-pub(super) fn in_product(product: &Path, source: &Source, checks: Option<Checks>) -> Result<Kernel, ProvisionError> {
+pub(super) fn in_product(product: &Path, source: &Source, options: &Options) -> Result<Kernel, ProvisionError> {
     let recorded = product.join("version");
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
     let built = build::MODULES.iter().map(|module| kept(product, module)).filter(|module| module.is_file());
-    let (modules, on_demand) = modules::split(built.collect());
+    let (modules, mut on_demand) = modules::split(built.collect());
+    on_demand.extend(options.build_modules.iter().map(|module| kept(product, module)));
     let config = Some(product.join("config"));
     Ok(Kernel {
         image: product.join("bzImage"),
@@ -120,7 +125,7 @@ pub(super) fn in_product(product: &Path, source: &Source, checks: Option<Checks>
         builtin: Some(product.join(build::BUILTIN)),
         selftests: selftests::found(product.join(SELFTESTS)),
         source: Some(source.tree.clone()),
-        checks,
+        checks: options.kernel_checks,
     })
 }
 
@@ -128,26 +133,31 @@ pub(super) fn in_product(product: &Path, source: &Source, checks: Option<Checks>
 pub(super) fn make(
     cache: &Cache,
     source: &Source,
-    fragment: &Fragment,
+    options: &Options,
     product: &Path,
     step: &mut Step,
 ) -> Result<(), ProvisionError> {
+    let (fragment, own) = (fragment(options)?, extras::fragment(options)?);
     let log = cache.log("kernel")?;
     new_log(&log)?;
     let place = place::of(&source.tree, product, &log, step)?;
     let (tree, build) = (&place.tree, place.build.clone());
-    let lost = build::configure(tree, &build, None, fragment, &log, step)?;
-    if !lost.unmet.is_empty() {
+    let lost = build::configure(tree, &build, None, &fragment, &log, step)?;
+    holds(&build, &own)?;
+    if !lost.unmet.is_empty() && !own.is_empty() {
+        step.note(&format!("with your options, this kernel's configuration dropped {}", lost.unmet.join(", ")));
+    } else if !lost.unmet.is_empty() {
         return Err(ProvisionError::ConfigDropped { lines: lost.unmet });
     }
     if !lost.unknown.is_empty() {
         step.note(&format!("this kernel has no {}", lost.unknown.join(", ")));
     }
-    let built = build::build(tree, &build, &log, step)?;
+    let extra = &options.build_modules;
+    let built = build::build(tree, &build, extra, &log, step)?;
     selftests::build(tree, &build, &product.join(SELFTESTS), &log, step)?;
     let modules = product.join(MODULES);
     fs::create_dir(&modules).context("create", &modules)?;
-    for module in built {
+    for module in built.iter().map(Path::new).chain(extra.iter().map(AsRef::as_ref)) {
         place::keep(&build.join(module), &kept(product, module))?;
     }
     for (from, to) in [
@@ -170,8 +180,18 @@ fn remedies(config: Option<&Path>) -> Result<Remedies, ProvisionError> {
 }
 
 /// The path of a module in a product.
-fn kept(product: &Path, module: &str) -> PathBuf {
-    product.join(MODULES).join(Path::new(module).file_name().unwrap_or_default())
+fn kept(product: &Path, module: impl AsRef<Path>) -> PathBuf {
+    product.join(MODULES).join(module.as_ref().file_name().unwrap_or_default())
+}
+
+/// Checks that a configuration has the user's lines.
+fn holds(build: &Path, own: &Fragment) -> Result<(), ProvisionError> {
+    let file = build.join(".config");
+    let config = fs::read_to_string(&file).context("read", &file)?;
+    match own.dropped(&config) {
+        lines if lines.is_empty() => Ok(()),
+        lines => Err(ProvisionError::OptionRefused { lines: lines.into_iter().map(str::to_owned).collect() }),
+    }
 }
 
 /// Builds a developer's tree in the cache, where `make` finds its objects again the next time.
@@ -193,11 +213,15 @@ pub(super) fn of_tree(
     let what = base.as_ref().map_or("an empty configuration".into(), |file| file.display().to_string());
     step.note(&format!("configured from {what}, with the guest's options merged on top"));
     let base_text = base.map(|file| fs::read_to_string(&file).context("read", &file)).transpose()?;
-    let fragment = Fragment::of_workspace(base_text.is_none(), options.kernel_checks)?;
+    let own = extras::fragment(options)?;
+    let fragment = Fragment::of_workspace(base_text.is_none(), options.kernel_checks)?.with(own.clone());
 
     // Switching between configurations must not rebuild everything each time.
     let flavour = [u8::from(base_text.is_none()), options.kernel_checks.map_or(0, |checks| checks as u8 + 1)];
-    let key = Key::of(&[("tree", tree.as_os_str().as_encoded_bytes()), ("flavour", &flavour)]);
+    let own_text = own.text();
+    let mut inputs = vec![("tree", tree.as_os_str().as_encoded_bytes()), ("flavour", &flavour[..])];
+    inputs.extend((!own.is_empty()).then_some(("options", own_text.as_bytes())));
+    let key = Key::of(&inputs);
     let scratch = Scratch::KernelOfTree(key);
     let name = scratch.name();
     let _lock = cache.lock(&name, TREE_LOCK)?;
@@ -218,6 +242,7 @@ pub(super) fn of_tree(
         mirror::update(&tree, &source, &folder.join("git"))?;
     }
     let lost = build::configure(&source, &build, base_text.as_deref(), &fragment, &log, step)?;
+    holds(&build, &own)?;
     // Options come and go between kernels, so in a user's tree this is not an error.
     if !lost.unmet.is_empty() {
         step.note(&format!("this tree's configuration dropped {}", lost.unmet.join(", ")));
@@ -225,9 +250,11 @@ pub(super) fn of_tree(
     if !lost.unknown.is_empty() {
         step.note(&format!("this tree has no {}", lost.unknown.join(", ")));
     }
-    let built = build::build(&source, &build, &log, step)?;
+    let extra = &options.build_modules;
+    let built = build::build(&source, &build, extra, &log, step)?;
     selftests::build(&source, &build, &build.join(SELFTESTS), &log, step)?;
-    let (modules, on_demand) = modules::split(built.into_iter().map(|module| build.join(module)).collect());
+    let (modules, mut on_demand) = modules::split(built.into_iter().map(|module| build.join(module)).collect());
+    on_demand.extend(extra.iter().map(|module| build.join(module)));
     let recorded = build.join(build::RELEASE_FILE);
     let version = fs::read_to_string(&recorded).context("read", &recorded)?;
     let config = Some(build.join(".config"));
