@@ -7,7 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{
-    BAR0_SIZE, COMPONENT_REGISTERS, DEVICE_REGISTERS, MSIX_PBA, MSIX_TABLE, Msix, Type3Config,
+    Msix, Type3Config, bar0,
+    bar0::Bar0,
     cdat::{Cdat, Performance},
     doe::{self, Doe},
     dvsec,
@@ -85,12 +86,14 @@ impl ConfigSpace {
     /// Configuration space in its reset state, for `capacity` bytes of HDM.
     pub fn new(config: &Type3Config, capacity: u64, msix: Arc<dyn Msix>) -> Self {
         let map = RegisterMap::new(SIZE);
-        let map = header(map, capacity);
+        let bar0 = Bar0::new(config.mailbox_payload);
+        let map = header(map, capacity, bar0.size());
         let map = pci_express(map);
         let map = msix_capability(map);
         let map = serial_number(map, config.serial);
         let map = dvsec::cxl_device::add(map, CXL_DEVICE, capacity);
-        let map = dvsec::register_locator::add(map, REGISTER_LOCATOR, COMPONENT_REGISTERS, DEVICE_REGISTERS);
+        let map =
+            dvsec::register_locator::add(map, REGISTER_LOCATOR, bar0::COMPONENT_REGISTERS, bar0.device_registers());
         let map = dvsec::gpf_device::add(map, GPF_DEVICE);
         let map = dvsec::flex_bus_port::add(map, FLEX_BUS_PORT);
         let map = doe::add(map, DOE);
@@ -149,7 +152,7 @@ impl ConfigSpace {
 }
 
 /// The type 0 header (7.5.1).
-fn header(map: RegisterMap, capacity: u64) -> RegisterMap {
+fn header(map: RegisterMap, capacity: u64, bar0_size: u64) -> RegisterMap {
     map.ro16(VENDOR_ID, INTEL)
         .ro16(DEVICE_ID, COMPRESSED_MEMORY)
         .rw16(COMMAND, 0, COMMAND_WRITABLE)
@@ -158,7 +161,7 @@ fn header(map: RegisterMap, capacity: u64) -> RegisterMap {
         .ro32(REVISION_AND_CLASS, CLASS)
         .rw8(CACHE_LINE_SIZE, 0, 0xff)
         // The address bits below the size read 0: software sizes a BAR by writing all ones.
-        .rw64(BAR0, BAR_64BIT, !(BAR0_SIZE - 1))
+        .rw64(BAR0, BAR_64BIT, !(bar0_size - 1))
         .rw64(BAR2, BAR_64BIT | BAR_PREFETCHABLE, !(bar2_size(capacity) - 1))
         .ro16(SUBSYSTEM_VENDOR_ID, INTEL)
         .ro16(SUBSYSTEM_ID, COMPRESSED_MEMORY)
@@ -207,8 +210,8 @@ fn msix_capability(map: RegisterMap) -> RegisterMap {
     const CAPABILITY_ID: u8 = 0x11;
     map.ro8(MSIX, CAPABILITY_ID)
         .rw16(MSIX + 0x2, vectors::COUNT - 1, 0xc000)
-        .ro32(MSIX + 0x4, MSIX_TABLE)
-        .ro32(MSIX + 0x8, MSIX_PBA)
+        .ro32(MSIX + 0x4, bar0::MSIX_TABLE)
+        .ro32(MSIX + 0x8, bar0::MSIX_PBA)
 }
 
 /// Device serial number (7.9.3).

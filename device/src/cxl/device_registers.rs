@@ -1,7 +1,7 @@
 //! The device register block (CXL 3.1, 8.2.8): capability array, device status, primary mailbox, memory device status,
 //! and the vendor's occupancy block.
 //!
-//! [`CAPABILITIES`] is a table of its own instead of a [`RegisterMap`](super::registers::RegisterMap): a map stores values and
+//! [`capabilities`] is a table of its own instead of a [`RegisterMap`](super::registers::RegisterMap): a map stores values and
 //! write masks, while every value here is computed when it is read and nothing but the mailbox takes writes.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{
     component::ComponentRegisters,
     device_state::DeviceState,
     layout::{Layout, copy_overlap},
-    mailbox::{self, Mailbox, vendor},
+    mailbox::{self, Mailbox, payload_size::PayloadSize, vendor},
 };
 use crate::hdm::media::Media;
 
@@ -24,23 +24,28 @@ const MEMORY_DEVICE_STATUS: u16 = 0x4000;
 /// Vendor-specific ids begin at 8000h.
 const OCCUPANCY: u16 = 0x8000;
 
+/// Where the mailbox starts. It is the last capability.
+pub(super) const MAILBOX: u64 = 0x200;
 /// Where each capability is, from the block's start, and how long: the table behind the capability array.
-const CAPABILITIES: [(u16, u64, u64); 4] = [
-    (DEVICE_STATUS, 0x080, 8),
-    (MEMORY_DEVICE_STATUS, 0x090, 8),
-    (OCCUPANCY, 0x100, vendor::OCCUPANCY_SIZE as u64),
-    (PRIMARY_MAILBOX, 0x200, mailbox::SIZE),
-];
+fn capabilities(payload: PayloadSize) -> [(u16, u64, u64); 4] {
+    [
+        (DEVICE_STATUS, 0x080, 8),
+        (MEMORY_DEVICE_STATUS, 0x090, 8),
+        (OCCUPANCY, 0x100, vendor::OCCUPANCY_SIZE as u64),
+        (PRIMARY_MAILBOX, MAILBOX, mailbox::size(payload)),
+    ]
+}
 
 /// Memory device status: media status 3:2, mailbox interfaces ready 4.
 const MEDIA_READY: u64 = 1 << 2;
 const MEDIA_DISABLED: u64 = 3 << 2;
 const MAILBOX_READY: u64 = 1 << 4;
 
-/// The device register block, 64 KiB.
+/// The device register block, 64 KiB or more.
 pub(super) struct DeviceRegisters {
     state: Arc<DeviceState>,
     mailbox: Mailbox,
+    capabilities: [(u16, u64, u64); 4],
     array: Vec<u8>,
     /// What the occupancy block reads as: taken anew when its first byte is read, so that the registers fit together.
     occupancy: Mutex<[u8; vendor::OCCUPANCY_SIZE]>,
@@ -48,8 +53,13 @@ pub(super) struct DeviceRegisters {
 
 impl DeviceRegisters {
     /// A block in its reset state that listens to the medium. The Component State Dump is of `component`.
-    pub(super) fn new(media: Arc<Media>, component: Arc<ComponentRegisters>, msix: Arc<dyn Msix>) -> Self {
-        let state = Arc::new(DeviceState::new(Arc::clone(&media), component, msix));
+    pub(super) fn new(
+        media: Arc<Media>,
+        component: Arc<ComponentRegisters>,
+        msix: Arc<dyn Msix>,
+        payload: PayloadSize,
+    ) -> Self {
+        let state = Arc::new(DeviceState::new(Arc::clone(&media), component, msix, payload));
         // Weak: the state holds the medium, and the medium must not hold the state.
         let listener = Arc::downgrade(&state);
         media.add_listener(move |event| {
@@ -58,7 +68,14 @@ impl DeviceRegisters {
             }
         });
         let mailbox = Mailbox::new(Arc::clone(&state));
-        Self { state, mailbox, array: capability_array(), occupancy: Mutex::new([0; vendor::OCCUPANCY_SIZE]) }
+        let capabilities = capabilities(payload);
+        Self {
+            state,
+            mailbox,
+            array: capability_array(capabilities),
+            capabilities,
+            occupancy: Mutex::new([0; vendor::OCCUPANCY_SIZE]),
+        }
     }
 
     /// Reads at an offset in the block; reserved bytes read 0.
@@ -66,7 +83,7 @@ impl DeviceRegisters {
         data.fill(0);
         copy_overlap(0, &self.array, offset, data);
         let end = offset.saturating_add(data.len() as u64);
-        for (id, start, length) in CAPABILITIES {
+        for (id, start, length) in self.capabilities {
             if end <= start || offset >= start + length {
                 continue;
             }
@@ -85,11 +102,9 @@ impl DeviceRegisters {
 
     /// Writes at an offset in the block. Only the mailbox takes any.
     pub(super) fn write(&self, offset: u64, data: &[u8]) {
-        if let Some((_, start, _)) = CAPABILITIES.iter().find(|(id, _, _)| *id == PRIMARY_MAILBOX) {
-            let skip = start.saturating_sub(offset) as usize;
-            if let Some(data) = data.get(skip..) {
-                self.mailbox.write(offset.saturating_sub(*start), data);
-            }
+        let skip = MAILBOX.saturating_sub(offset) as usize;
+        if let Some(data) = data.get(skip..) {
+            self.mailbox.write(offset.saturating_sub(MAILBOX), data);
         }
     }
 
@@ -139,10 +154,10 @@ impl Drop for DeviceRegisters {
 }
 
 /// The capability array (CXL 3.1, 8.2.8.1): its own header (id 0, version 1, count), then a header for each.
-fn capability_array() -> Vec<u8> {
-    let header = Layout::zeroed(0x10).u16(0x02, 1).u16(0x04, CAPABILITIES.len() as u16);
+fn capability_array(capabilities: [(u16, u64, u64); 4]) -> Vec<u8> {
+    let header = Layout::zeroed(0x10).u16(0x02, 1).u16(0x04, capabilities.len() as u16);
     let entry = |(id, start, length): (u16, u64, u64)| {
         Layout::zeroed(0x10).u16(0x00, id).u16(0x02, 1).u32(0x04, start as u32).u32(0x08, length as u32).into_bytes()
     };
-    CAPABILITIES.into_iter().fold(header, |array, capability| array.then(&entry(capability))).into_bytes()
+    capabilities.into_iter().fold(header, |array, capability| array.then(&entry(capability))).into_bytes()
 }

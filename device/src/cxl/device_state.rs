@@ -22,6 +22,7 @@ use super::{
         alert::AlertConfig,
         firmware::Firmware,
         health::health,
+        payload_size::PayloadSize,
         poison::{ListCursor, ScanResults},
         timestamp::Timestamp,
     },
@@ -32,6 +33,8 @@ use crate::hdm::media::{Crossing, Media, MediaEvent};
 /// The device behind the mailbox.
 pub(super) struct DeviceState {
     pub(super) media: Arc<Media>,
+    /// Of the mailbox.
+    pub(super) payload_size: PayloadSize,
     pub(super) component: Arc<ComponentRegisters>,
     pub(super) msix: Arc<dyn Msix>,
     pub(super) logs: EventLogs,
@@ -49,9 +52,15 @@ pub(super) struct DeviceState {
 }
 
 impl DeviceState {
-    pub(super) fn new(media: Arc<Media>, component: Arc<ComponentRegisters>, msix: Arc<dyn Msix>) -> Self {
+    pub(super) fn new(
+        media: Arc<Media>,
+        component: Arc<ComponentRegisters>,
+        msix: Arc<dyn Msix>,
+        payload_size: PayloadSize,
+    ) -> Self {
         Self {
             media,
+            payload_size,
             component,
             background: Background::new(Arc::clone(&msix)),
             failures: Failures::default(),

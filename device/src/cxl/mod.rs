@@ -3,6 +3,7 @@
 //! [`Type3`] is what a root port sees: configuration space and BAR0. Section numbers refer to CXL 3.1 unless another document is named.
 
 mod background;
+mod bar0;
 pub mod cdat;
 pub mod component;
 pub mod config_space;
@@ -27,20 +28,18 @@ mod watermark;
 
 use std::sync::Arc;
 
-pub use self::injector::Injector;
 use self::{
-    cdat::Cdat, component::ComponentRegisters, config_space::ConfigSpace, device_registers::DeviceRegisters,
-    hdm_decoder::Decoder, lost_interrupts::LossyMsix, msix::MsixTable,
+    bar0::{BLOCK_SIZE, Bar0, COMPONENT_REGISTERS, MSIX_TABLE},
+    cdat::Cdat,
+    component::ComponentRegisters,
+    config_space::ConfigSpace,
+    device_registers::DeviceRegisters,
+    hdm_decoder::Decoder,
+    lost_interrupts::LossyMsix,
+    msix::MsixTable,
 };
+pub use self::{injector::Injector, mailbox::payload_size::PayloadSize};
 use crate::hdm::media::Media;
-
-/// BAR0: four blocks of 64 KiB.
-const BAR0_SIZE: u64 = 0x40000;
-const BLOCK_SIZE: u64 = 0x10000;
-const COMPONENT_REGISTERS: u32 = 0x00000;
-const DEVICE_REGISTERS: u32 = 0x10000;
-const MSIX_TABLE: u32 = 0x20000;
-const MSIX_PBA: u32 = 0x30000;
 
 /// The destination of interrupts. Masks and addresses of the vectors belong to the implementation.
 pub trait Msix: Send + Sync {
@@ -55,11 +54,14 @@ pub struct Type3Config {
     pub serial: u64,
     /// The CDAT. None: one volatile range, of the usual [`Performance`](cdat::Performance).
     pub cdat: Option<Cdat>,
+    /// Size of the mailbox's payload registers.
+    pub mailbox_payload: PayloadSize,
 }
 
 /// The Type-3 function.
 pub struct Type3 {
     capacity: u64,
+    bar0: Bar0,
     config_space: ConfigSpace,
     component: Arc<ComponentRegisters>,
     device: DeviceRegisters,
@@ -68,8 +70,6 @@ pub struct Type3 {
 }
 
 impl Type3 {
-    /// BAR0's size in bytes.
-    pub const BAR0_SIZE: u64 = BAR0_SIZE;
     /// Configuration space's size in bytes.
     pub const CONFIG_SIZE: u64 = 4096;
     /// MSI-X vectors.
@@ -80,15 +80,22 @@ impl Type3 {
         let capacity = media.capacity();
         let msix = Arc::new(LossyMsix::new(msix));
         let component = Arc::new(ComponentRegisters::new(capacity));
-        let device = DeviceRegisters::new(media, Arc::clone(&component), msix.clone());
+        let payload = config.mailbox_payload;
+        let device = DeviceRegisters::new(media, Arc::clone(&component), msix.clone(), payload);
         Arc::new(Self {
             capacity,
+            bar0: Bar0::new(payload),
             config_space: ConfigSpace::new(config, capacity, msix.clone()),
             component,
             device,
             msix_table: MsixTable::new(),
             msix,
         })
+    }
+
+    /// BAR0's size in bytes.
+    pub fn bar0_size(&self) -> u64 {
+        self.bar0.size()
     }
 
     /// BAR2's size in bytes: the next power of two *above* the capacity.
@@ -121,27 +128,27 @@ impl Type3 {
     /// Reads BAR0. The range is inside it.
     pub fn bar0_read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
-        for_each_block(offset, data.len(), |block, at, range| {
+        for_each_block(self.bar0, offset, data.len(), |block, at, range| {
             let data = &mut data[range];
             match block {
-                COMPONENT_REGISTERS => self.component.read(at, data),
-                DEVICE_REGISTERS => self.device.read(at, data),
-                MSIX_TABLE => self.msix_table.read(at, data),
+                Block::Component => self.component.read(at, data),
+                Block::Device => self.device.read(at, data),
+                Block::MsixTable => self.msix_table.read(at, data),
                 // No vector is ever pending here: the client keeps the pending bits.
-                _ => {}
+                Block::None => {}
             }
         });
     }
 
     /// Writes BAR0. The range is inside it.
     pub fn bar0_write(&self, offset: u64, data: &[u8]) {
-        for_each_block(offset, data.len(), |block, at, range| {
+        for_each_block(self.bar0, offset, data.len(), |block, at, range| {
             let data = &data[range];
             match block {
-                COMPONENT_REGISTERS => self.component.write(at, data, self.bar2_address()),
-                DEVICE_REGISTERS => self.device.write(at, data),
-                MSIX_TABLE => self.msix_table.write(at, data),
-                _ => {}
+                Block::Component => self.component.write(at, data, self.bar2_address()),
+                Block::Device => self.device.write(at, data),
+                Block::MsixTable => self.msix_table.write(at, data),
+                Block::None => {}
             }
         });
     }
@@ -175,16 +182,30 @@ impl Type3 {
     }
 }
 
+/// The registers at a place in BAR0.
+enum Block {
+    Component,
+    Device,
+    MsixTable,
+    /// The pending bits, or nothing at all.
+    None,
+}
+
 /// Splits an access to BAR0 at the block boundaries: calls with the block, the offset in it and the part of the data.
-fn for_each_block(offset: u64, length: usize, mut access: impl FnMut(u32, u64, std::ops::Range<usize>)) {
+fn for_each_block(bar0: Bar0, offset: u64, length: usize, mut access: impl FnMut(Block, u64, std::ops::Range<usize>)) {
+    let device = bar0.device();
     let mut done = 0;
     while done < length {
         let Some(offset) = offset.checked_add(done as u64) else { return };
-        let at = offset % BLOCK_SIZE;
-        let part = (length - done).min((BLOCK_SIZE - at) as usize);
-        // Past the end of BAR0 this is no block's offset.
-        let block = u32::try_from(offset - at).unwrap_or(u32::MAX);
-        access(block, at, done..done + part);
+        let part = (length - done).min((BLOCK_SIZE - offset % BLOCK_SIZE) as usize);
+        let start = offset - offset % BLOCK_SIZE;
+        let (block, from) = match u32::try_from(start) {
+            _ if device.contains(&start) => (Block::Device, device.start),
+            Ok(COMPONENT_REGISTERS) => (Block::Component, start),
+            Ok(MSIX_TABLE) => (Block::MsixTable, start),
+            _ => (Block::None, start),
+        };
+        access(block, offset - from, done..done + part);
         done += part;
     }
 }

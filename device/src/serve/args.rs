@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use cxl_cram_kit::size::{exact_bytes, parse_bytes};
 
 use crate::{
-    cxl::cdat::ReadWrite,
+    cxl::{PayloadSize, cdat::ReadWrite},
     hdm::{fuse::FuseConfig, media::Threshold},
     sandbox::User,
     store::Codec,
@@ -106,6 +106,10 @@ pub struct ServeArgs {
     /// The CDAT itself, as QEMU's `cdat=` takes it: header, structures, a checksum that is right. Served whatever it describes
     #[arg(long, value_name = "FILE", conflicts_with_all = ["latency", "bandwidth"])]
     pub cdat: Option<PathBuf>,
+
+    /// Size of the mailbox's payload registers: a power of two from 2K to 1M. With 2K a media operation has up to 127 ranges
+    #[arg(long, value_name = "SIZE", default_value_t = PayloadSize::default())]
+    pub mailbox_payload: PayloadSize,
 
     /// Serial number of the function and of the memory device
     #[arg(long, value_name = "HEX", default_value = "0xc7a30001", value_parser = parse_serial)]

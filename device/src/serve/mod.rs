@@ -67,7 +67,7 @@ impl Board {
 impl Backend for Board {
     fn regions(&self) -> [Region; 9] {
         let mut regions: [Region; 9] = Default::default();
-        regions[BAR0 as usize] = Region { size: Type3::BAR0_SIZE, access: true, mmap_len: 0 };
+        regions[BAR0 as usize] = Region { size: self.function.bar0_size(), access: true, mmap_len: 0 };
         let mmap_len = if self.window.mmap_fd().is_some() { self.media.capacity() } else { 0 };
         regions[BAR2 as usize] = Region { size: self.function.bar2_size(), access: true, mmap_len };
         regions[CONFIG as usize] = Region { size: Type3::CONFIG_SIZE, access: true, mmap_len: 0 };
@@ -218,7 +218,8 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     };
     let interrupts = Arc::new(Interrupts::new());
     let msix = Arc::new(MsixWire::new(&interrupts));
-    let function = Type3::new(&Type3Config { serial: args.serial, cdat: Some(cdat) }, Arc::clone(&media), msix);
+    let config = Type3Config { serial: args.serial, cdat: Some(cdat), mailbox_payload: args.mailbox_payload };
+    let function = Type3::new(&config, Arc::clone(&media), msix);
     let board = Board::new(Arc::clone(&function), Arc::clone(&media), window);
 
     let commands = DeviceCommands {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Outcome, PAYLOAD_SIZE, expect_length, return_code::ReturnCode};
+use super::{Answer, Outcome, expect_length, return_code::ReturnCode};
 use crate::cxl::{
     device_state::DeviceState,
     event_record::Record,
@@ -12,8 +12,6 @@ use crate::cxl::{
 
 /// Bytes before the first record of the Get Event Records output.
 const HEADER: usize = 0x20;
-/// Records that fit in one payload.
-const RECORDS: usize = (PAYLOAD_SIZE - HEADER) / Record::SIZE;
 
 const OVERFLOW: u8 = 1 << 0;
 const MORE_RECORDS: u8 = 1 << 1;
@@ -22,7 +20,8 @@ const CLEAR_ALL: u8 = 1 << 0;
 /// 0100h Get Event Records. Input: log (1). Output: flags, overflow, count, the oldest records.
 pub(super) fn get_event_records(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     expect_length(input, 1)?;
-    let retrieved = device.logs.get(Log::from_id(input[0])?, RECORDS);
+    let fit = (device.payload_size.bytes() - HEADER) / Record::SIZE;
+    let retrieved = device.logs.get(Log::from_id(input[0])?, fit);
     let mut flags = 0;
     if retrieved.overflow.count > 0 {
         flags |= OVERFLOW;

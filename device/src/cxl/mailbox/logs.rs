@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, COMMANDS, Outcome, PAYLOAD_SIZE, expect_length, return_code::ReturnCode};
+use super::{Answer, COMMANDS, Outcome, expect_length, return_code::ReturnCode};
 use crate::cxl::{
     device_state::DeviceState,
     layout::{Layout, field},
@@ -63,7 +63,7 @@ pub(super) fn get_log(device: &Arc<DeviceState>, input: &[u8]) -> Outcome {
     let log = LOGS.iter().find(|log| input.starts_with(&log.uuid)).ok_or(ReturnCode::InvalidLog)?;
     let number = |at| field(input, at).map(u32::from_le_bytes).map(|number| number as usize);
     let (offset, length) = number(16).zip(number(20)).ok_or(ReturnCode::InvalidPayloadLength)?;
-    if length > PAYLOAD_SIZE {
+    if length > device.payload_size.bytes() {
         return Err(ReturnCode::InvalidInput);
     }
     let contents = (log.read)(device);

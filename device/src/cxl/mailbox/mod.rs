@@ -4,7 +4,7 @@
 //! and returns an [`Answer`] or a [`ReturnCode`].
 //!
 //! The registers are no [`RegisterMap`](super::registers::RegisterMap): most values are computed when they are read (status
-//! and background status come from the running operation), and the payload is 2 KiB without any masks.
+//! and background status come from the running operation), and the payload is 2 KiB or more without any masks.
 //!
 //! A command is done, or in the background, before the write that rang returns: the doorbell is seen set only while a
 //! command waits that a tester has made late ([`Phase::Doorbell`]).
@@ -20,6 +20,7 @@ mod logs;
 mod lsa;
 mod media_operations;
 mod partition;
+pub(super) mod payload_size;
 pub(super) mod poison;
 pub(super) mod return_code;
 pub(super) mod sanitize;
@@ -32,13 +33,8 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tracing::debug;
 
-use self::{late::LateCommand, return_code::ReturnCode};
+use self::{late::LateCommand, payload_size::PayloadSize, return_code::ReturnCode};
 use super::{background::Job, delay::Phase, device_state::DeviceState, failure::Point, layout::copy_overlap, vectors};
-
-/// Payload size as a power of two: 2 KiB.
-const PAYLOAD_SHIFT: u32 = 11;
-/// Payload size in bytes.
-pub(super) const PAYLOAD_SIZE: usize = 1 << PAYLOAD_SHIFT;
 
 /// Registers, as offsets from the mailbox's own start.
 const CAPABILITIES: u64 = 0x00;
@@ -48,17 +44,19 @@ const STATUS: u64 = 0x10;
 const BACKGROUND_STATUS: u64 = 0x18;
 const PAYLOAD: u64 = 0x20;
 /// Bytes of the whole capability.
-pub(super) const SIZE: u64 = PAYLOAD + PAYLOAD_SIZE as u64;
+pub(super) fn size(payload: PayloadSize) -> u64 {
+    PAYLOAD + payload.bytes() as u64
+}
 
-/// Capabilities: payload size 4:0, background interrupt capable 6, message number 10:7.
-const CAPABILITIES_VALUE: u32 = PAYLOAD_SHIFT | 1 << 6 | (vectors::MAILBOX as u32) << 7;
+/// Capabilities besides the payload size, which is 4:0: background interrupt capable 6, message number 10:7.
+const CAPABILITIES_VALUE: u32 = 1 << 6 | (vectors::MAILBOX as u32) << 7;
 /// Control: the doorbell, and the background completion interrupt.
 const DOORBELL: u32 = 1 << 0;
 const BACKGROUND_INTERRUPT: u32 = 1 << 2;
 
 /// The result of a command that did not fail.
 pub(super) enum Answer {
-    /// The command is done. The output payload, at most [`PAYLOAD_SIZE`] bytes.
+    /// The command is done. The output payload, at most [`DeviceState::payload_size`] bytes.
     Done(Vec<u8>),
     /// The command continues in the background.
     Background(Job),
@@ -163,26 +161,27 @@ struct Registers {
     doorbell: bool,
     command: [u8; 8],
     status: u64,
-    payload: Box<[u8; PAYLOAD_SIZE]>,
+    payload: Box<[u8]>,
 }
 
-impl Default for Registers {
-    fn default() -> Self {
-        Self { doorbell: false, command: [0; 8], status: 0, payload: Box::new([0; PAYLOAD_SIZE]) }
+impl Registers {
+    /// The reset values.
+    fn new(payload: PayloadSize) -> Self {
+        Self { doorbell: false, command: [0; 8], status: 0, payload: vec![0; payload.bytes()].into() }
     }
 }
 
 /// What was in the registers when the doorbell rang.
 struct Request {
     opcode: u16,
-    /// Bytes of input, which may be more than the payload holds.
-    length: usize,
-    payload: Box<[u8; PAYLOAD_SIZE]>,
+    /// The input payload; `None` if its length is more than the registers hold.
+    input: Option<Box<[u8]>>,
 }
 
 impl Mailbox {
     pub(super) fn new(state: Arc<DeviceState>) -> Self {
-        Self { shared: Arc::new(Shared { state, registers: Mutex::default() }), late: Mutex::default() }
+        let registers = Mutex::new(Registers::new(state.payload_size));
+        Self { shared: Arc::new(Shared { state, registers }), late: Mutex::default() }
     }
 
     /// Reads bytes at an offset from the mailbox's start.
@@ -191,12 +190,13 @@ impl Mailbox {
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let registers = self.shared.registers.lock();
         let control = flag(registers.doorbell, DOORBELL) | flag(background.interrupt_enabled(), BACKGROUND_INTERRUPT);
-        copy_overlap(CAPABILITIES, &CAPABILITIES_VALUE.to_le_bytes(), offset, data);
+        let capabilities = CAPABILITIES_VALUE | self.shared.state.payload_size.shift();
+        copy_overlap(CAPABILITIES, &capabilities.to_le_bytes(), offset, data);
         copy_overlap(CONTROL, &control.to_le_bytes(), offset, data);
         copy_overlap(COMMAND, &registers.command, offset, data);
         copy_overlap(STATUS, &(registers.status | u64::from(background.running())).to_le_bytes(), offset, data);
         copy_overlap(BACKGROUND_STATUS, &background.status_register().to_le_bytes(), offset, data);
-        copy_overlap(PAYLOAD, &*registers.payload, offset, data);
+        copy_overlap(PAYLOAD, &registers.payload, offset, data);
     }
 
     /// Writes bytes at an offset from the mailbox's start. One write touches the doorbell last, wherever it lies in it.
@@ -211,7 +211,11 @@ impl Mailbox {
             match at {
                 CONTROL => control = Some(u32::from(byte)),
                 COMMAND..STATUS => registers.command[(at - COMMAND) as usize] = byte,
-                PAYLOAD..SIZE => registers.payload[(at - PAYLOAD) as usize] = byte,
+                PAYLOAD.. => {
+                    if let Some(register) = registers.payload.get_mut((at - PAYLOAD) as usize) {
+                        *register = byte;
+                    }
+                }
                 _ => {}
             }
         }
@@ -231,7 +235,7 @@ impl Mailbox {
     /// Registers at their reset values. A late command is not executed any more; one that runs ends first.
     pub(super) fn reset(&self) {
         *self.late.lock() = None;
-        *self.shared.registers.lock() = Registers::default();
+        *self.shared.registers.lock() = Registers::new(self.shared.state.payload_size);
     }
 
     /// Executes the command in the registers and leaves its outcome there, now or, if it is to be late, later.
@@ -241,7 +245,7 @@ impl Mailbox {
             // Opcode 15:0, payload length 36:16.
             let command = u64::from_le_bytes(registers.command);
             let (opcode, length) = (command as u16, (command >> 16) as usize & 0x1f_ffff);
-            Request { opcode, length, payload: registers.payload.clone() }
+            Request { opcode, input: registers.payload.get(..length).map(Box::from) }
         };
         match self.shared.state.delays.take(request.opcode, Phase::Doorbell) {
             Some(delay) => self.serve_late(request, delay),
@@ -268,14 +272,15 @@ impl Mailbox {
 impl Shared {
     /// Executes a command and leaves its outcome in the registers.
     fn serve(&self, request: &Request) {
-        let &Request { opcode, length, ref payload } = request;
+        let &Request { opcode, ref input } = request;
         let (code, output) = match self.state.failures.take(opcode, Point::Command) {
             Some(code) => {
                 debug!(opcode = format_args!("{opcode:#06x}"), code, "mailbox command fails on request");
                 (code, Vec::new())
             }
             None => {
-                let (code, output) = self.answer(opcode, payload.get(..length));
+                let (code, output) = self.answer(opcode, input.as_deref());
+                let length = input.as_ref().map(|input| input.len());
                 debug!(opcode = format_args!("{opcode:#06x}"), length, ?code, "mailbox command");
                 (code as u16, output)
             }
@@ -286,7 +291,7 @@ impl Shared {
     /// Leaves an outcome in the registers, and the doorbell clear.
     fn finish(&self, opcode: u16, code: u16, output: &[u8]) {
         let mut registers = self.registers.lock();
-        let length = output.len().min(PAYLOAD_SIZE);
+        let length = output.len().min(registers.payload.len());
         registers.payload[..length].copy_from_slice(&output[..length]);
         registers.command = (u64::from(opcode) | (length as u64) << 16).to_le_bytes();
         registers.status = u64::from(code) << 32;

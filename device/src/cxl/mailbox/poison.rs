@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Answer, Outcome, PAYLOAD_SIZE, expect_length, return_code::ReturnCode};
+use super::{Answer, Outcome, expect_length, return_code::ReturnCode};
 use crate::{
     cxl::{
         background::Job,
@@ -23,7 +23,9 @@ const HEADER: usize = 0x20;
 /// Bytes of a record: address with the source in bits 2:0, length, reserved.
 const RECORD: usize = 0x10;
 /// Records that fit in one payload.
-const RECORDS: usize = (PAYLOAD_SIZE - HEADER) / RECORD;
+fn records_that_fit(device: &DeviceState) -> usize {
+    (device.payload_size.bytes() - HEADER) / RECORD
+}
 
 const MORE_RECORDS: u8 = 1 << 0;
 const OVERFLOW: u8 = 1 << 1;
@@ -125,9 +127,10 @@ pub(super) fn get_poison_list(device: &Arc<DeviceState>, input: &[u8]) -> Outcom
         flags |= OVERFLOW;
         overflowed = device.timestamp.now();
     }
-    if let Some(next) = records.get(RECORDS) {
+    let fit = records_that_fit(device);
+    if let Some(next) = records.get(fit) {
         rest = Some(next.dpa);
-        records.truncate(RECORDS);
+        records.truncate(fit);
     }
     if let Some(next) = rest {
         flags |= MORE_RECORDS;
@@ -211,7 +214,7 @@ pub(super) fn get_scan_media_results(device: &Arc<DeviceState>, input: &[u8]) ->
     if !results.ended {
         return Err(ReturnCode::Unsupported);
     }
-    let count = results.records.len().min(RECORDS);
+    let count = results.records.len().min(records_that_fit(device));
     let records: Vec<_> = results.records.drain(..count).collect();
     let mut flags = 0;
     if !results.records.is_empty() {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use cxl_cram_device::{
-    cxl::{Msix, Type3, Type3Config},
+    cxl::{Msix, PayloadSize, Type3, Type3Config},
     hdm::{
         Resident, Window,
         media::{Media, MediaConfig, Threshold, Watermarks},
@@ -145,6 +145,26 @@ pub(crate) struct Device {
     pub(crate) media: Arc<Media>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) gate: Arc<Gate>,
+    /// Offset of the device registers in BAR0.
+    pub(crate) registers: u64,
+}
+
+/// Where the register locator (CXL 3.1, 8.1.9) says that the device registers are in BAR0: its DVSEC has id 8, the block id 3.
+fn device_registers(function: &Type3) -> u64 {
+    let read = |at: u64| {
+        let mut word = [0; 4];
+        function.config_read(at, &mut word);
+        u32::from_le_bytes(word)
+    };
+    let mut at = 0x100;
+    while read(at) as u16 != 0x23 || read(at + 8) as u16 != 8 {
+        at = u64::from(read(at) >> 20);
+        assert_ne!(at, 0, "there is a register locator");
+    }
+    let length = u64::from(read(at + 4) >> 20);
+    let low = (0xc..length).step_by(8).map(|entry| read(at + entry)).find(|low| low >> 8 & 0xff == 3).unwrap();
+    assert_eq!(low & 7, 0, "in BAR0");
+    u64::from(low & 0xffff_0000)
 }
 
 impl Device {
@@ -157,14 +177,24 @@ impl Device {
         Self::with(CAPACITY, physical)
     }
 
+    /// With payload registers of this size.
+    pub(crate) fn with_payload(bytes: u64) -> Self {
+        Self::of(CAPACITY, CAPACITY, PayloadSize::new(bytes).unwrap())
+    }
+
     pub(crate) fn with(capacity: u64, physical: u64) -> Self {
+        Self::of(capacity, physical, PayloadSize::default())
+    }
+
+    fn of(capacity: u64, physical: u64, mailbox_payload: PayloadSize) -> Self {
         let watermarks = Watermarks { low: Threshold::Percent(10.0), high: Threshold::Percent(20.0) };
         let media = Media::new(&MediaConfig { capacity, physical, codec: Codec::Lz4, watermarks }).unwrap();
         let (bell, gate) = (Arc::new(Bell::default()), Arc::new(Gate::default()));
         media.set_window(&gate);
-        let config = Type3Config { serial: 1, ..Type3Config::default() };
+        let config = Type3Config { serial: 1, mailbox_payload, ..Type3Config::default() };
         let type3 = Type3::new(&config, Arc::clone(&media), Arc::clone(&bell) as Arc<dyn Msix>);
-        Self { type3, media, bell, gate }
+        let registers = device_registers(&type3);
+        Self { type3, media, bell, gate, registers }
     }
 
     /// Shuts the gate for as long as the guard lives.
@@ -197,15 +227,15 @@ impl Device {
 
     /// Every capability of the array: id, version, BAR0 offset, length.
     pub(crate) fn capabilities(&self) -> Vec<(u16, u8, u64, u64)> {
-        let header = self.read64(DEVICE_REGISTERS);
+        let header = self.read64(self.registers);
         assert_eq!(header as u16, 0, "the array's own id");
         let count = header >> 32 & 0xffff;
-        let entry = |n| DEVICE_REGISTERS + 0x10 * (n + 1);
+        let entry = |n| self.registers + 0x10 * (n + 1);
         (0..count)
             .map(|n| {
                 let id = self.read32(entry(n));
                 let offset = u64::from(self.read32(entry(n) + 4));
-                (id as u16, (id >> 16) as u8, DEVICE_REGISTERS + offset, u64::from(self.read32(entry(n) + 8)))
+                (id as u16, (id >> 16) as u8, self.registers + offset, u64::from(self.read32(entry(n) + 8)))
             })
             .collect()
     }

@@ -11,6 +11,7 @@ mod health_alerts;
 mod hostile;
 mod logs;
 mod media_operations;
+mod payload;
 mod poison;
 mod probe;
 mod sanitize;
