@@ -1,5 +1,7 @@
 //! Options that change every machine and every device.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use console::style;
@@ -20,6 +22,10 @@ pub(super) struct MachineArgs {
     /// How to execute the guest's instructions [default: kvm if usable, else tcg]
     #[arg(long, value_enum)]
     accel: Option<Accel>,
+
+    /// Firmware instead of QEMU's own SeaBIOS: `ovmf` for Debian's UEFI firmware, fetched, or a file for QEMU's -bios
+    #[arg(long, value_name = "FILE")]
+    firmware: Option<PathBuf>,
 
     /// Size of the guest's ordinary memory [default: the scenario's, usually 1G]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
@@ -57,9 +63,15 @@ impl MachineArgs {
                 Accel::Kvm => config::Accel::Kvm,
                 Accel::Tcg => config::Accel::Tcg,
             }),
+            firmware: self.firmware.clone().filter(|_| !self.wants_ovmf()),
             append: self.append.join(" "),
             device_args: self.device_args.iter().flat_map(|words| words.split_whitespace()).map(Into::into).collect(),
         }
+    }
+
+    /// Whether OVMF must be provided.
+    pub(super) fn wants_ovmf(&self) -> bool {
+        self.firmware.as_deref() == Some(Path::new("ovmf"))
     }
 
     /// How the guest's instructions are executed, as text.

@@ -198,8 +198,8 @@ fn passing(args: &MoveArgs, catalog: &Catalog, found: &Candidates) -> Result<(Pi
 
 /// As [`passing`], of what a run with a kernel that it builds fetches.
 fn built_passing(args: &MoveArgs, catalog: &Catalog, old: &Pins, new: &Pins) -> Result<(Pins, Vec<&'static str>)> {
-    let (qemu, guest_tools) = (new.qemu.clone(), new.guest_tools.clone());
-    let all = Pins { kernel_source: new.kernel_source.clone(), qemu, guest_tools, ..old.clone() };
+    let kernels = (old.kernel_debian.clone(), old.kernel_debian_backports.clone());
+    let all = Pins { kernel_debian: kernels.0, kernel_debian_backports: kernels.1, ..new.clone() };
     if all == *old || scenarios_pass(args, catalog, &all, None)? {
         return Ok((all, Vec::new()));
     }

@@ -172,14 +172,16 @@ fn plan(args: &RunArgs, catalog: &Catalog) -> Result<Plan> {
 
 /// Runs the scenarios and reports.
 pub(super) fn run(args: &RunArgs, catalog: &Catalog) -> Result<ExitCode> {
-    let Plan { options, last, scenarios, accel } = plan(args, catalog)?;
+    let Plan { mut options, last, scenarios, accel } = plan(args, catalog)?;
     if scenarios.is_empty() && args.failed {
         eprintln!("no scenario failed the last time");
         return Ok(ExitCode::SUCCESS);
     }
     let mut wanted = args.provision.options();
     wanted.no_corpus = !scenarios.iter().any(|scenario| scenario.machine.corpus);
+    wanted.ovmf = args.machine.wants_ovmf();
     let provisioned = provision(&wanted, &Progress::stderr()).map_err(Ended::cannot_test)?;
+    options.overrides.firmware = options.overrides.firmware.or_else(|| provisioned.ovmf.clone());
     let about = vec![
         format!("Linux {} on QEMU {}, {accel}", provisioned.kernel.version, provisioned.qemu.version),
         format!("{} processors", std::thread::available_parallelism().map_or(1, NonZero::get)),

@@ -160,7 +160,12 @@ pub enum Root {
 
 /// Searches for the RSDP at every multiple of 16 bytes.
 pub fn find_rsdp(memory: &[u8]) -> Option<Root> {
-    (0..memory.len()).step_by(RSDP_ALIGN).find_map(|at| parse_rsdp(&memory[at..]).ok())
+    find_rsdps(memory).next()
+}
+
+/// All that look like an RSDP, at multiples of 16 bytes.
+pub fn find_rsdps(memory: &[u8]) -> impl Iterator<Item = Root> {
+    (0..memory.len()).step_by(RSDP_ALIGN).filter_map(|at| parse_rsdp(&memory[at..]).ok())
 }
 
 /// Parses an RSDP and ignores bytes after it.

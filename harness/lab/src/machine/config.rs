@@ -99,6 +99,8 @@ pub struct MachineConfig {
     pub decoders: Decoders,
     /// Let the kernel take the windows for soft-reserved memory, as if the firmware's memory map said so.
     pub soft_reserved: bool,
+    /// Firmware instead of QEMU's own: a file for `-bios`, such as OVMF's.
+    pub firmware: Option<PathBuf>,
     /// Drives, in this order.
     pub drives: Vec<Drive>,
     /// Let the guest restart. Otherwise a restart, and so a panic, ends QEMU.
@@ -180,6 +182,7 @@ impl MachineConfig {
             domains: Vec::new(),
             decoders: Decoders::Open,
             soft_reserved: false,
+            firmware: None,
             drives: Vec::new(),
             restarts: false,
             machine_checks: false,
@@ -207,7 +210,8 @@ impl MachineConfig {
             return Err(ConfigError::Processors);
         }
         let capacities: Vec<_> = self.devices.iter().map(|device| device.capacity).collect();
-        if let Some(space) = AddressSpace::of(self)
+        // What is known of the address space is SeaBIOS's way to use it.
+        if let Some(space) = AddressSpace::of(self).filter(|_| self.firmware.is_none())
             && !space.holds(&capacities)
         {
             let largest = space.largest(capacities.len());
@@ -221,7 +225,8 @@ impl MachineConfig {
             return Err(ConfigError::Domain(index));
         }
         let sockets = self.devices.iter().map(|device| &device.socket);
-        let mut paths = sockets.chain(self.drives.iter().map(|drive| &drive.image));
+        let files = self.drives.iter().map(|drive| &drive.image).chain(&self.firmware);
+        let mut paths = sockets.chain(files);
         paths.find(|path| path.to_str().is_none()).map_or(Ok(()), |path| Err(ConfigError::Path(path.clone())))
     }
 }
@@ -236,6 +241,7 @@ impl fmt::Debug for MachineConfig {
             .field("domains", &self.domains)
             .field("decoders", &self.decoders)
             .field("soft_reserved", &self.soft_reserved)
+            .field("firmware", &self.firmware)
             .field("drives", &self.drives)
             .field("restarts", &self.restarts)
             .field("machine_checks", &self.machine_checks)

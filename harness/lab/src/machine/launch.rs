@@ -24,7 +24,7 @@ use crate::guest::client::{Guest, GuestError};
 use crate::guest::initramfs::{Initramfs, InitramfsError};
 
 /// How long the firmware may take.
-const LEARN_LIMIT: Duration = Duration::from_secs(30);
+const LEARN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Memory that a guest needs besides its files, at least.
 const KERNEL: u64 = 96 << 20;

@@ -4,6 +4,8 @@
 //! without a kernel: the monitor reports the BARs, and guest memory holds the tables. This takes well under a second. To
 //! the device, it is a power cycle.
 
+mod tables;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use crate::guest::acpi::srat;
 use crate::guest::acpi::srat::MemoryAffinity;
 use crate::guest::acpi::{AcpiError, Cedt, HostBridge, Root, Table, Window, dsdt, mcfg, ssdt};
 use crate::health::Health;
+use tables::{FindError, find_below, find_table, search};
 
 /// The number of the device's HDM window BAR.
 const HDM_BAR: i64 = 2;
@@ -36,8 +39,11 @@ const HDM_BAR: i64 = 2;
 const DEVICE_ID: (i64, i64) = (INTEL as i64, COMPRESSED_MEMORY as i64);
 /// How often to check for the firmware's tables.
 const POLL: Duration = Duration::from_millis(5);
-/// Maximum number of entries read from the root table.
-const MAX_TABLES: usize = 256;
+/// The same while UEFI firmware runs, whose tables must be searched for.
+const POLL_UEFI: Duration = Duration::from_millis(200);
+/// From this much memory on, QEMU puts only [`LOW`] of it below 4 GiB.
+const SPLIT: u64 = 0xb000_0000;
+const LOW: u64 = 2 << 30;
 /// OVMF's GUID (96b582de-1fb2-45f7-baea-a366c55a082d), 48 bytes before the end of its flash, which ends at 4 GiB. QEMU
 /// detects OVMF by it too.
 const OVMF: [u8; 16] = [0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45, 0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d];
@@ -63,12 +69,6 @@ pub enum LearnError {
         /// What was still missing.
         missing: AcpiError,
     },
-    /// UEFI firmware, which keeps its tables elsewhere.
-    #[error(
-        "the machine boots UEFI firmware, whose tables are not where SeaBIOS has them: leave out -bios and pflash drives; \
-         QEMU's own firmware loads -kernel and -initrd as well"
-    )]
-    Uefi,
     /// A firmware table is missing or invalid.
     #[error("the firmware's tables are invalid")]
     Acpi(#[from] AcpiError),
@@ -319,7 +319,7 @@ fn ask<T>(
     let mut process = Process::start(command, &files, needs, Watcher::default(), None, &health)?;
     let end = Instant::now() + limit;
     let monitor = Monitor::connect(&sockets.qmp, &health, limit)?;
-    let mut firmware = Firmware { monitor, dump: needs.folder.join("memory.dump") };
+    let mut firmware = Firmware { monitor, dump: needs.folder.join("memory.dump"), root: None, uefi: false };
     let answers = firmware.wait(end, limit).and_then(|()| questions(&mut firmware));
     // The command may be a script. Killing it would leave its child, QEMU, running.
     let _: Result<_, QmpError> = firmware.monitor.execute(&qmp::quit {});
@@ -332,14 +332,16 @@ struct Firmware {
     monitor: Monitor,
     /// The file through which guest memory is read.
     dump: PathBuf,
+    /// Whether it is UEFI.
+    uefi: bool,
+    /// The root of UEFI firmware's tables, once found.
+    root: Option<Root>,
 }
 
 impl Firmware {
     /// Waits for the tables. The firmware writes them after placing the BARs.
     fn wait(&mut self, end: Instant, limit: Duration) -> Result<(), LearnError> {
-        if self.read(OVMF_AT, OVMF.len())? == OVMF {
-            return Err(LearnError::Uefi);
-        }
+        self.uefi = self.read(OVMF_AT, OVMF.len())? == OVMF;
         loop {
             match self.find(b"CEDT", "CEDT") {
                 Ok(_) => return Ok(()),
@@ -348,7 +350,7 @@ impl Firmware {
                     return Err(LearnError::Unfinished { limit, missing });
                 }
                 // The firmware is not done yet.
-                Err(FindError::Acpi(_)) => thread::sleep(POLL),
+                Err(FindError::Acpi(_)) => thread::sleep(if self.uefi { POLL_UEFI } else { POLL }),
             }
         }
     }
@@ -417,7 +419,24 @@ impl Firmware {
     }
 
     fn find(&mut self, signature: &[u8; 4], name: &'static str) -> Result<Table, FindError<LearnError>> {
-        find_table(signature, name, |address, length| self.read(address, length))
+        if !self.uefi {
+            return find_table(signature, name, |address, length| self.read(address, length));
+        }
+        let root = match self.root {
+            Some(root) => root,
+            None => {
+                let memory = self.low_memory().map_err(FindError::Read)?;
+                let root = search(0..memory, b"CEDT", "CEDT", |address, length| self.read(address, length))?;
+                *self.root.insert(root)
+            }
+        };
+        find_below(root, signature, name, |address, length| self.read(address, length))
+    }
+
+    /// Bytes of memory below 4 GiB.
+    fn low_memory(&mut self) -> Result<u64, LearnError> {
+        let memory = self.monitor.execute(&qmp::query_memory_size_summary {})?.base_memory;
+        Ok(if memory < SPLIT { memory } else { LOW })
     }
 
     /// The address of a function's memory-mapped configuration space (ECAM).
@@ -477,45 +496,6 @@ fn bar(function: &qmp::PciDeviceInfo, number: i64) -> Option<Bar> {
     // The monitor reports -1 for a BAR without an address.
     let address = u64::try_from(region.address).ok().filter(|&address| address != 0)?;
     Some(Bar { address, size: u64::try_from(region.size).ok()? })
-}
-
-#[derive(Debug)]
-enum FindError<E> {
-    Acpi(AcpiError),
-    Read(E),
-}
-
-impl<E> From<AcpiError> for FindError<E> {
-    fn from(error: AcpiError) -> Self {
-        Self::Acpi(error)
-    }
-}
-
-/// Follows the RSDP to the table with this signature.
-fn find_table<E>(
-    signature: &[u8; 4],
-    name: &'static str,
-    mut read: impl FnMut(u64, usize) -> Result<Vec<u8>, E>,
-) -> Result<Table, FindError<E>> {
-    let root = {
-        let area = acpi::RSDP_AREA;
-        let length = (area.end - area.start) as usize;
-        acpi::find_rsdp(&read(area.start, length).map_err(FindError::Read)?).ok_or(AcpiError::Missing("RSDP"))?
-    };
-    let mut table = |address: u64| -> Result<Table, FindError<E>> {
-        let length = acpi::table_length(&read(address, acpi::HEADER).map_err(FindError::Read)?)?;
-        Ok(Table::parse(&read(address, length).map_err(FindError::Read)?)?)
-    };
-    let (Root::Rsdt(address) | Root::Xsdt(address)) = root;
-    for entry in acpi::root_entries(root, &table(address)?)?.into_iter().take(MAX_TABLES) {
-        // A damaged table is skipped; if it was the one, it is reported as missing.
-        match table(entry) {
-            Ok(table) if &table.header.signature == signature => return Ok(table),
-            Ok(_) | Err(FindError::Acpi(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(AcpiError::Missing(name).into())
 }
 
 #[cfg(test)]

@@ -96,6 +96,9 @@ pub fn arguments(config: &MachineConfig, sockets: &Sockets, kernel: Option<&Kern
     if config.domains.is_empty() {
         add(&["-object", &format!("acpi-generic-port,id=port,pci-bus=cxl,node={PORT_DOMAIN}")]);
     }
+    if let Some(firmware) = &config.firmware {
+        add(&["-bios", &firmware.to_string_lossy()]);
+    }
     if !config.restarts {
         add(&["-no-reboot"]);
     }

@@ -40,6 +40,8 @@ pub enum Product {
     Kernel,
     /// A distribution's kernel.
     StockKernel,
+    /// UEFI firmware.
+    Firmware,
     /// Decompressed modules of a user's kernel.
     Modules,
     /// The guest program.
@@ -51,11 +53,12 @@ pub enum Product {
 }
 
 impl Product {
-    const ALL: [Product; 8] = [
+    const ALL: [Product; 9] = [
         Product::Qemu,
         Product::KernelSource,
         Product::Kernel,
         Product::StockKernel,
+        Product::Firmware,
         Product::Modules,
         Product::GuestProgram,
         Product::GuestTools,
@@ -69,6 +72,7 @@ impl Product {
             Product::KernelSource => "kernel-source",
             Product::Kernel => "kernel",
             Product::StockKernel => "kernel-stock",
+            Product::Firmware => "firmware",
             Product::Modules => "modules",
             Product::GuestProgram => "guest-program",
             Product::GuestTools => "guest-tools",

@@ -9,6 +9,7 @@ mod cache;
 mod corpus;
 mod elf;
 mod error;
+mod firmware;
 mod guest_program;
 mod guest_tools;
 mod host_tools;
@@ -91,6 +92,8 @@ pub struct Options {
     pub pins: Option<PathBuf>,
     /// A sources.list to fetch packages from; otherwise the Debian archive in this machine's apt configuration.
     pub apt_sources: Option<PathBuf>,
+    /// Provide UEFI firmware.
+    pub ovmf: bool,
     /// Do not make a corpus, because no scenario of this run reads it.
     pub no_corpus: bool,
     /// Use only the cache, never the network.
@@ -108,6 +111,8 @@ pub struct Provisioned {
     pub guest_program: PathBuf,
     /// A root folder for the initramfs: `usr/bin/cxl`, `usr/bin/daxctl`, their libraries and loader, `usr/bin/busybox`.
     pub guest_tools: PathBuf,
+    /// UEFI firmware, a file for QEMU's `-bios`; only with [`Options::ovmf`].
+    pub ovmf: Option<PathBuf>,
     /// Real data, [`CORPUS_BYTES`] long unless the user provided the file; `None` with [`Options::no_corpus`].
     pub corpus: Option<PathBuf>,
 }
@@ -128,14 +133,15 @@ pub fn provision(options: &Options, progress: &Progress) -> Result<Provisioned, 
             maker.guest_program()
         });
         let program = program.context("start a thread for", maker.cache.root())?;
-        let fetching = beside("fetch")
-            .spawn_scoped(scope, || -> Result<_, ProvisionError> { Ok((maker.qemu()?, maker.guest_tools()?)) });
+        let fetching = beside("fetch").spawn_scoped(scope, || -> Result<_, ProvisionError> {
+            Ok((maker.qemu()?, maker.ovmf()?, maker.guest_tools()?))
+        });
         let fetching = fetching.context("start a thread for", maker.cache.root())?;
         let source = if maker.builds_a_package() { maker.patched_source().map(|_| ()) } else { Ok(()) };
         // A failed fetch is reported before minutes go into the kernel build.
         let fetched = join(fetching).and_then(|fetched| source.map(|()| fetched));
         stop.store(fetched.is_err(), Ordering::Relaxed);
-        let (qemu, guest_tools) = fetched?;
+        let (qemu, ovmf, guest_tools) = fetched?;
         let maker = &maker;
         let code = qemu.clone();
         let corpus = beside("corpus").spawn_scoped(scope, move || match options.no_corpus {
@@ -147,7 +153,7 @@ pub fn provision(options: &Options, progress: &Progress) -> Result<Provisioned, 
         stop.store(kernel.is_err(), Ordering::Relaxed);
         let kernel = kernel?;
         let (guest_program, corpus) = (join(program)?, join(corpus)?);
-        Ok(Provisioned { qemu, kernel, guest_program, guest_tools, corpus })
+        Ok(Provisioned { qemu, kernel, guest_program, guest_tools, ovmf, corpus })
     })
 }
 
@@ -270,6 +276,20 @@ impl<'a> Maker<'a> {
             qemu::make(&self.cache, &self.archive, pins, product, step)
         })?;
         qemu::in_product(&made.folder)
+    }
+
+    /// UEFI firmware, if it is asked for.
+    fn ovmf(&self) -> Result<Option<PathBuf>, ProvisionError> {
+        if !self.options.ovmf {
+            return Ok(None);
+        }
+        let set = firmware::set(&self.pins()?.ovmf);
+        if set.pins.is_empty() {
+            return Err(ProvisionError::BadPins { path: pins_file(self.options)?, why: "it does not pin ovmf".into() });
+        }
+        let made = self
+            .pinned(&set, &|pins, _, product, step| firmware::make(&self.cache, &self.archive, pins, product, step))?;
+        Ok(Some(firmware::in_product(&made.folder)))
     }
 
     fn kernel(&self) -> Result<Kernel, ProvisionError> {

@@ -8,10 +8,10 @@ use super::error::{IoContext, ProvisionError};
 use super::pinned::{Set, why_unfit};
 use super::pins;
 use super::pins::{Pin, Pins};
-use super::{Distribution, Maker, Options, Progress, STEPS, guest_tools, kernel, qemu};
+use super::{Distribution, Maker, Options, Progress, STEPS, firmware, guest_tools, kernel, qemu};
 
 /// The steps of looking for newer packages.
-const MOVES: usize = 5;
+const MOVES: usize = 6;
 
 /// The result of trying a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,9 +92,10 @@ pub fn candidates(options: &Options, progress: &Progress) -> Result<Candidates, 
         }
     }
     let [debian, backports] = Distribution::ALL.map(|distribution| kernel::distribution::set(distribution, &old));
-    let sets: [(Set, &str, &mut Vec<Pin>); 4] = [
+    let sets: [(Set, &str, &mut Vec<Pin>); 5] = [
         (qemu::set(&old.qemu), "newer QEMU", &mut new.qemu),
         (guest_tools::set(&old.guest_tools), "newer guest tools", &mut new.guest_tools),
+        (firmware::set(&old.ovmf), "newer OVMF", &mut new.ovmf),
         (debian, "newer Debian kernel", &mut new.kernel_debian),
         (backports, "newer backports kernel", &mut new.kernel_debian_backports),
     ];
@@ -111,6 +112,7 @@ pub fn candidates(options: &Options, progress: &Progress) -> Result<Candidates, 
         let make: super::pinned::Make = match index {
             0 => &|pins, _, folder, step| qemu::make(&maker.cache, &maker.archive, pins, folder, step),
             1 => &|pins, _, folder, step| guest_tools::make(&maker.cache, &maker.archive, pins, folder, step),
+            2 => &|pins, _, folder, step| firmware::make(&maker.cache, &maker.archive, pins, folder, step),
             _ => &|pins, _, folder, step| kernel::distribution::make(&maker.cache, &maker.archive, pins, folder, step),
         };
         let key = pins::key(set.recipe, &newest);

@@ -56,6 +56,9 @@ pub struct Pins {
     /// The kernel of its backports. May be empty.
     #[serde(default)]
     pub kernel_debian_backports: Vec<Pin>,
+    /// UEFI firmware: one package. May be empty: only `--firmware ovmf` fetches it.
+    #[serde(default)]
+    pub ovmf: Vec<Pin>,
     /// QEMU, followed by its dependencies.
     pub qemu: Vec<Pin>,
     /// `cxl`, `daxctl`, busybox and their dependencies.
@@ -95,12 +98,13 @@ impl Pins {
     }
 
     /// Every set with its name in the file, and whether it may be empty.
-    pub(super) fn sets(&self) -> [(&'static str, &Vec<Pin>, bool); 5] {
+    pub(super) fn sets(&self) -> [(&'static str, &Vec<Pin>, bool); 6] {
         [
             ("kernel-source", &self.kernel_source, false),
             ("kernel-debian", &self.kernel_debian, true),
             ("kernel-debian-backports", &self.kernel_debian_backports, true),
             ("qemu", &self.qemu, false),
+            ("ovmf", &self.ovmf, true),
             ("guest-tools", &self.guest_tools, false),
         ]
     }
@@ -224,6 +228,7 @@ mod tests {
             kernel_source: vec![pin("linux-source-6.12", "6.12.118-1")],
             kernel_debian: vec![pin("linux-image-6.12.118+deb13-amd64", "6.12.118-1")],
             kernel_debian_backports: Vec::new(),
+            ovmf: vec![pin("ovmf", "2025.02-8+deb13u1")],
             qemu: vec![pin("qemu-system-x86", "1:11.1.3+ds-1~bpo13+1"), pin("libc6", "2.41-12+deb13u5")],
             guest_tools: vec![pin("cxl", "81-1")],
         }
@@ -244,6 +249,7 @@ mod tests {
     fn the_checkout_pins_everything_that_a_run_fetches() {
         let pins = Pins::read(&Pins::path(&crate::workspace::workspace().unwrap())).unwrap();
         assert_eq!(pins.kernel_source.len(), 1);
+        assert_eq!(pins.ovmf[0].package, "ovmf");
         for kernel in [&pins.kernel_debian, &pins.kernel_debian_backports] {
             assert!(kernel[0].package.starts_with("linux-image-"), "{kernel:?}");
         }

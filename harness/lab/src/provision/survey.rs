@@ -6,7 +6,8 @@ use super::pinned::Set;
 use super::pins;
 use super::pins::Pin;
 use super::{
-    Cache, Distribution, Maker, NEEDED_MIB, Options, Progress, ProvisionError, guest_tools, host_tools, kernel, qemu,
+    Cache, Distribution, Maker, NEEDED_MIB, Options, Progress, ProvisionError, firmware, guest_tools, host_tools,
+    kernel, qemu,
 };
 
 /// The state of one thing that a run needs.
@@ -154,7 +155,7 @@ pub fn pin_states(options: &Options, progress: &Progress) -> Result<(Vec<PinStat
     let source: Vec<&str> = pins.kernel().iter().map(|pin| pin.package.as_str()).collect();
     let mut sets: Vec<Set> = vec![kernel::source::set(&pins.kernel_source, &source, String::new())];
     sets.extend(Distribution::ALL.map(|distribution| kernel::distribution::set(distribution, pins)));
-    sets.extend([qemu::set(&pins.qemu), guest_tools::set(&pins.guest_tools)]);
+    sets.extend([qemu::set(&pins.qemu), firmware::set(&pins.ovmf), guest_tools::set(&pins.guest_tools)]);
     sets.retain(|set| !set.pins.is_empty());
     let leads: Vec<&Pin> = sets.iter().filter_map(|set| set.pins.first()).collect();
     let roots: Vec<&str> = sets.iter().filter_map(|set| set.roots.first().copied()).collect();

@@ -30,6 +30,8 @@ pub struct Overrides {
     pub processors: Option<u32>,
     /// KVM or TCG.
     pub accel: Option<Accel>,
+    /// Firmware instead of QEMU's own.
+    pub firmware: Option<PathBuf>,
     /// Added to the kernel's command line.
     pub append: String,
     /// Added to each device's command line.
@@ -126,6 +128,7 @@ pub(crate) fn machine(qemu: QemuCommand, shape: &MachineShape, overrides: &Overr
     machine.memory = overrides.memory.unwrap_or(shape.memory_mib << 20);
     machine.processors = overrides.processors.unwrap_or(shape.processors);
     machine.accel = overrides.accel.unwrap_or(machine.accel);
+    machine.firmware.clone_from(&overrides.firmware);
     machine.restarts = shape.restarts;
     machine.machine_checks = shape.machine_checks;
     machine.domains = shape.domains.to_vec();

@@ -189,7 +189,10 @@ fn prepared(args: &BootArgs, devices: &[DeviceShape], machine: &MachineShape) ->
     }
     let mut wanted = args.provision.options();
     wanted.no_corpus = !machine.corpus;
+    wanted.ovmf = args.machine.wants_ovmf();
     let provisioned = provision(&wanted, &Progress::stderr())?;
+    let mut overrides = args.machine.overrides();
+    overrides.firmware = overrides.firmware.or_else(|| provisioned.ovmf.clone());
     eprintln!("Linux {} on QEMU {}, {}", provisioned.kernel.version, provisioned.qemu.version, accel);
     super::machine::print_remedies(&provisioned);
     let temporary = match args.artifacts {
@@ -205,7 +208,7 @@ fn prepared(args: &BootArgs, devices: &[DeviceShape], machine: &MachineShape) ->
     };
     let decoders = args.decoders.unwrap_or(machine.decoders);
     let machine = MachineShape { selftests: true, decoders, ..*machine };
-    let mut stage = Stage::set(devices, &machine, &args.machine.overrides(), &provisioned, &artifacts)?;
+    let mut stage = Stage::set(devices, &machine, &overrides, &provisioned, &artifacts)?;
     stage.launch.initramfs.tools.extend_from_slice(&args.overlay);
     if args.gdb.is_some() {
         stage.launch.debugger = args.gdb;

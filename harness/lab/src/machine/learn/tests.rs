@@ -54,6 +54,32 @@ fn the_cedt_is_found_behind_the_rsdp() {
 }
 
 #[test]
+fn behind_uefi_firmware_the_cedt_is_searched_from_the_end_of_memory() {
+    let rsdp = |table: u32| {
+        let mut rsdp = b"RSD PTR \0BOCHS \0".to_vec();
+        rsdp.extend(table.to_le_bytes());
+        rsdp[8] = rsdp.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+        rsdp
+    };
+    // Across two pieces of the search, and above it one that leads nowhere.
+    let mut memory = memory(&[rsdt(&[0x1_1000]), cedt().to_bytes().unwrap()]);
+    memory.resize(40 << 20, 0);
+    for (at, table) in [((24 << 20) - 16, 0x1_0000), ((39 << 20) + 32, 0x5_0000)] {
+        memory[at..at + 20].copy_from_slice(&rsdp(table));
+    }
+    let look = |memory: &[u8]| {
+        let read = |address: u64, length: usize| {
+            let at = usize::try_from(address).unwrap();
+            Ok::<_, Infallible>((at..at + length).map(|at| memory.get(at).copied().unwrap_or(0)).collect::<Vec<u8>>())
+        };
+        search(0x10_0000..memory.len() as u64, b"CEDT", "CEDT", read).ok()
+    };
+    assert_eq!(look(&memory), Some(Root::Rsdt(0x1_0000)));
+    memory[(24 << 20) - 16] = 0;
+    assert_eq!(look(&memory), None, "the BIOS area is not searched");
+}
+
+#[test]
 fn tables_that_are_missing_or_damaged_are_not_found() {
     assert_eq!(find(&[]), Err(AcpiError::Missing("RSDP")));
     assert_eq!(find(&memory(&[])), Err(AcpiError::Length("table")));
