@@ -79,8 +79,8 @@ bzImage:
 \tmkdir -p $(O)/arch/x86/boot $(O)/include/config
 \tcat mm/version.c > $(O)/arch/x86/boot/bzImage
 \techo 9.1.2-rc3 > $(O)/include/config/kernel.release
-drivers/cxl/%.ko:
-\tmkdir -p $(O)/drivers/cxl; echo module > $(O)/$@
+%.ko:
+\tmkdir -p $(O)/$(@D); echo module > $(O)/$@
 ";
 
 impl Tree {
