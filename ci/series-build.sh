@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds a kernel after each patch of the series, with W=1: one line a patch.
 #
-#   ci/series-build.sh TREE [FOLDER...]
+#   ci/series-build.sh TREE FOLDER...
 #
 # TREE is a Linux git tree whose HEAD is what the series is made for; it gets a work tree that is removed again, and stays as
-# it is. FOLDERs are series, by default this project's, one on top of the other. $JOBS is make's -j.
+# it is. FOLDERs are series, one on top of the other; `cxl-cram-harness series make` makes this project's. $JOBS is make's -j.
 #
 # A line is the patch and "ok", or how many warnings it brings, or that it does not apply or build. A warning is brought if
 # the kernel before the series does not have it, wherever it stands. Exit code: 0 if every line says "ok".
@@ -16,12 +16,10 @@ fail() {
     exit 1
 }
 
-[ $# -ge 1 ] || fail "usage: series-build.sh TREE [FOLDER...]"
-here=$(cd "$(dirname "$0")/.." && pwd)
+[ $# -ge 2 ] || fail "usage: series-build.sh TREE FOLDER..."
 tree=$1
 shift
 git -C "$tree" rev-parse -q --verify HEAD >/dev/null || fail "$tree is no git tree: git init, git add -A, git commit"
-[ $# -gt 0 ] || set -- "$here"/guest-tests/kernel/series/{private-nodes,cram}
 
 folder=$(mktemp -d)
 source=$folder/source

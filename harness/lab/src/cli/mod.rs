@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod scenario_name;
 mod selection;
+mod series;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ enum Command {
     Acpi(acpi::AcpiArgs),
     Qemu(qemu::QemuArgs),
     Pins(pins::PinsCommand),
+    Series(series::SeriesCommand),
     Clean(clean::CleanArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
@@ -82,6 +84,7 @@ fn carry_out(catalog: &Catalog) -> ExitCode {
         Command::Acpi(args) => acpi::acpi(&args),
         Command::Qemu(args) => qemu::qemu(&args),
         Command::Pins(command) => pins::pins(&command, catalog),
+        Command::Series(command) => series::series(&command),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions(args) => generate::completions(&args, catalog),
         Command::Man(args) => generate::man(&args, catalog),

@@ -228,6 +228,15 @@ pub enum ProvisionError {
         log: PathBuf,
     },
 
+    /// This project's own series cannot be read, or not be written.
+    #[error("{} cannot be used as a series: {why}", path.display())]
+    BadSeries {
+        /// The file or folder.
+        path: PathBuf,
+        /// The fault, and the remedy.
+        why: String,
+    },
+
     /// A kernel tree was built in place, and its sources cannot be identified.
     #[error("{} was built in place, and {why}; run make mrproper there (it removes .config, so keep a copy)", tree.display())]
     BuiltInPlace {

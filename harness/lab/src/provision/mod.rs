@@ -39,6 +39,7 @@ use self::host_tools::Work;
 pub(crate) use self::host_tools::on_path;
 pub(crate) use self::kernel::SELFTESTS_IN_GUEST;
 pub use self::kernel::{BaseConfig, Checks, Distribution, Kernel, KernelOption, KernelPackage, Remedies, TreeModule};
+pub(crate) use self::kernel::{Share, StoredSeries};
 pub use self::moving::{Candidates, Verdict, candidates, fit_of};
 pub use self::pins::{Pin, Pins};
 pub use self::qemu::{Qemu, Version};
@@ -345,9 +346,12 @@ impl<'a> Maker<'a> {
             KernelPackage::Named { package, .. } => Some(package.clone()),
             KernelPackage::Newest => Some(self.named_source()?.package),
         };
-        let mut folders = package.map_or(Ok(Vec::new()), |package| kernel::own_series(&package))?;
-        folders.extend_from_slice(&self.options.series);
-        kernel::Series::read(&folders)
+        let kernel = package.as_deref().and_then(|package| package.strip_prefix(kernel::SOURCE_PREFIX));
+        let own = match kernel {
+            Some(kernel) => kernel::StoredSeries::own()?.series(kernel)?,
+            None => kernel::Series::default(),
+        };
+        Ok(own.then(kernel::Series::read(&self.options.series)?))
     }
 
     /// The source with its patches.

@@ -29,7 +29,8 @@ drivers/cxl/%.ko:
 ";
 
 /// The series' patch, which changes the line `two`. Its refresh changes `old`.
-const PATCH: &str = "--- a/mm/a.c\n+++ b/mm/a.c\n@@ -1,3 +1,3 @@\n one\n-two\n+PATCHED\n three\n";
+const PATCH: &str =
+    "diff --git a/mm/a.c b/mm/a.c\n--- a/mm/a.c\n+++ b/mm/a.c\n@@ -1,3 +1,3 @@\n one\n-two\n+PATCHED\n three\n";
 
 /// A package file and its metadata.
 #[derive(Clone)]
@@ -70,15 +71,16 @@ impl Fixture {
     fn laid_out(self) -> Fixture {
         let fixture = self;
         let kernel = fixture.path("checkout/guest-tests/kernel");
-        for series in ["private-nodes/refreshed/up-to-6.12.20", "cram"] {
-            fs::create_dir_all(kernel.join("series").join(series)).unwrap();
+        for folder in ["private-nodes", "cram", "6.12/private-nodes", "6.12/refreshed/up-to-6.12.20/private-nodes"] {
+            fs::create_dir_all(kernel.join("series").join(folder)).unwrap();
         }
         fs::write(kernel.join("guest.config"), "CONFIG_CXL_ACPI=m\n").unwrap();
         fs::write(kernel.join("minimal.config"), "CONFIG_64BIT=y\n").unwrap();
-        fs::write(kernel.join("series/private-nodes/0001-change.patch"), PATCH).unwrap();
+        fs::write(kernel.join("series/private-nodes/0001-change.patch"), "Subject: change\n\n---\n").unwrap();
+        fs::write(kernel.join("series/6.12/private-nodes/0001-change.diff"), PATCH).unwrap();
         let refresh = PATCH.replace("-two", "-old").replace("PATCHED", "REFRESHED");
-        fs::write(kernel.join("series/private-nodes/refreshed/up-to-6.12.20/0001-change.patch"), refresh).unwrap();
-        let new = "--- /dev/null\n+++ b/mm/new.c\n@@ -0,0 +1 @@\n+new\n";
+        fs::write(kernel.join("series/6.12/refreshed/up-to-6.12.20/private-nodes/0001-change.diff"), refresh).unwrap();
+        let new = "Subject: new\n\n---\ndiff --git a/mm/new.c b/mm/new.c\nnew file mode 100644\n--- /dev/null\n+++ b/mm/new.c\n@@ -0,0 +1 @@\n+new\n";
         fs::write(kernel.join("series/cram/0001-new.patch"), new).unwrap();
         fs::create_dir_all(fixture.path("checkout/harness")).unwrap();
         fixture

@@ -98,8 +98,8 @@ fn if_nothing_fits_the_error_lists_the_attempts_and_a_remedy() {
     let ran = kernel(&fixture);
     ran.fails_with(&[
         &format!("the archive no longer has linux-source-6.12 {}, and nothing else in it fits", pinned.version),
-        "linux-source-6.12 6.12.32-1: 0001-change.patch does not apply (mm/a.c: hunk #1 FAILED at 1)",
-        "linux-source-6.12 6.12.31-1: 0001-change.patch does not apply",
+        "linux-source-6.12 6.12.32-1: 0001-change.diff does not apply (mm/a.c: hunk #1 FAILED at 1)",
+        "linux-source-6.12 6.12.31-1: 0001-change.diff does not apply",
         "--kernel-tree",
         "--plain",
     ]);
@@ -308,7 +308,7 @@ fn pins_check_tries_every_version_and_fails_if_one_does_not_fit() {
     archive(&fixture, &[&pinned, &fixture.kernel(31, "rewritten")], &[]);
     let ran = fixture.harness(&["pins", "check"]);
     assert_eq!(ran.code, 1, "{}", ran.err);
-    assert!(ran.out.contains("6.12.31-1  does not fit: 0001-change.patch does not apply (mm/a.c"), "{}", ran.out);
+    assert!(ran.out.contains("6.12.31-1  does not fit: 0001-change.diff does not apply (mm/a.c"), "{}", ran.out);
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn pins_move_dry_run_lists_changes_and_versions_that_do_not_fit() {
     let ran = fixture.harness(&["pins", "move", "--dry-run"]);
     assert_eq!(ran.code, 1, "one version does not fit: {}", ran.err);
     for line in [
-        "linux-source-6.12 6.12.33-1  does not fit: 0001-change.patch does not apply",
+        "linux-source-6.12 6.12.33-1  does not fit: 0001-change.diff does not apply",
         "linux-source-6.12 6.12.32-1  fits",
         "linux-source-6.12 6.12.31-1  fits",
         "linux-source-6.12 6.12.30-1 -> 6.12.32-1",

@@ -1,13 +1,15 @@
 //! Applies a series of patches to a kernel source. Their contents are part of the key, and every hunk must fit.
 //!
-//! A series is a folder of `*.patch` files, applied in the order of their names by `patch -p1` without fuzz. They are made
-//! for the newest kernel of their long-term line. If one does not fit an older kernel, a refresh of it is tried instead: a
-//! file of the same name in a folder below `refreshed`. The patched tree is a separate product, which shares unpatched
-//! files with the original tree by hard links.
+//! A series is a folder of `*.patch` files, applied in the order of their names by `patch -p1` without fuzz, or one of this
+//! project's own, which are [stored](stored) once for several kernels. The patched tree is a separate product, which shares
+//! unpatched files with the original tree by hard links.
 
-use std::cmp::Reverse;
+mod mail;
+pub(crate) mod stored;
+
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,34 +17,15 @@ use crate::process::run::RunError;
 use crate::process::run::{Limits, new_log, run};
 use crate::provision::cache::{Key, list};
 use crate::provision::error::{IoContext, ProvisionError};
-use crate::provision::kernel::source::PREFIX;
-use crate::workspace::workspace;
 use cxl_cram_kit::progress::Step;
 
 const COPY_LIMITS: Limits = Limits::minutes(30, 30);
 const PATCH_LIMITS: Limits = Limits::minutes(5, 5);
 
-/// The kernel whose series lie in `guest-tests/kernel/series` itself. Those of others are in a folder of its version there.
-const LONG_TERM: &str = "6.12";
-/// The folders of the series, each based on the previous ones.
-const OWN: [&str; 2] = ["private-nodes", "cram"];
-/// The folder of a series with refreshes of its patches, in a folder for each kernel.
-const REFRESHED: &str = "refreshed";
-
-/// This project's own series for the kernel of a source package, in order; none if they are not made for it.
-pub(in crate::provision) fn own(package: &str) -> Result<Vec<PathBuf>, ProvisionError> {
-    let folder = workspace()?.join("guest-tests/kernel/series");
-    let folder = match package.strip_prefix(PREFIX) {
-        Some(LONG_TERM) => folder,
-        Some(version) => folder.join(version),
-        None => return Ok(Vec::new()),
-    };
-    Ok(OWN.iter().map(|name| folder.join(name)).filter(|folder| folder.is_dir()).collect())
-}
-
-/// A patch file.
+/// The text of a patch.
 #[derive(Debug, Clone)]
 struct Text {
+    /// The file that it comes from.
     path: PathBuf,
     content: Vec<u8>,
 }
@@ -65,10 +48,10 @@ impl Text {
     }
 }
 
-/// A patch with its refreshes.
+/// A patch.
 #[derive(Debug)]
 struct Patch {
-    /// The patch of the series, followed by its refreshes, those for the newest kernels first.
+    /// The patch, followed by its refreshes for older kernels, those for the newest first. The first that fits is applied.
     texts: Vec<Text>,
 }
 
@@ -83,27 +66,22 @@ impl Series {
     pub(in crate::provision) fn read(folders: &[PathBuf]) -> Result<Series, ProvisionError> {
         let mut patches = Vec::new();
         for folder in folders {
-            let mut refreshes = refreshes(folder)?;
             let before = patches.len();
             for path in list(folder)?.into_iter().filter(|path| is_patch(path)) {
-                let mut texts = vec![Text::read(&path)?];
-                let own = refreshes.extract_if(.., |refresh| refresh.file_name() == path.file_name());
-                for refresh in own.collect::<Vec<_>>() {
-                    texts.push(Text::read(&refresh)?);
-                }
-                patches.push(Patch { texts });
+                patches.push(Patch { texts: vec![Text::read(&path)?] });
             }
             if patches.len() == before {
                 let hint = "a series needs at least one patch (made by git format-patch)";
                 return Err(ProvisionError::Missing { path: folder.join("*.patch"), hint: hint.into() });
             }
-            if let Some(stale) = refreshes.first() {
-                let path = folder.join(stale.file_name().unwrap_or_default());
-                let hint = format!("{} is a refresh of it; remove or rename that", stale.display());
-                return Err(ProvisionError::Missing { path, hint });
-            }
         }
         Ok(Series { patches })
+    }
+
+    /// Puts another series on top of this one.
+    pub(in crate::provision) fn then(mut self, other: Series) -> Series {
+        self.patches.extend(other.patches);
+        self
     }
 
     /// Whether there are no patches.
@@ -179,33 +157,16 @@ fn is_patch(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "patch")
 }
 
-/// The refreshes in a series, those for the newest kernels first.
-fn refreshes(series: &Path) -> Result<Vec<PathBuf>, ProvisionError> {
-    let folder = series.join(REFRESHED);
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut kernels = list(&folder)?;
-    let numbers = |path: &PathBuf| -> Vec<u32> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
-    };
-    kernels.sort_by_key(|path| Reverse(numbers(path)));
-    let mut refreshes = Vec::new();
-    for kernel in kernels.iter().filter(|path| path.is_dir()) {
-        refreshes.extend(list(kernel)?.into_iter().filter(|path| is_patch(path)));
-    }
-    Ok(refreshes)
-}
-
-/// Applies a patch file, or only tries to.
+/// Applies a patch, or only tries to.
 fn patch(text: &Text, tree: &Path, only_try: bool, log: &Path) -> Result<(), ProvisionError> {
     let name = text.path.file_name().unwrap_or_default().to_string_lossy();
+    let mut input = tempfile::NamedTempFile::new().context("create a file in", std::env::temp_dir())?;
+    input.write_all(&text.content).context("write", input.path())?;
     // `patch` writes a new file and renames it, so a tree that shares the old one by a hard link does not change.
     let mut patch = Command::new("patch");
     patch.args(["--strip=1", "--fuzz=0", "--batch", "--forward", "--no-backup-if-mismatch", "--reject-file=-"]);
     patch.args(only_try.then_some("--dry-run"));
-    patch.arg("--directory").arg(tree).arg("--input").arg(&text.path);
+    patch.arg("--directory").arg(tree).arg("--input").arg(input.path());
     let mut refused = Refused::default();
     match run(&format!("applying {name}"), patch, log, PATCH_LIMITS, |line| refused.line(line)) {
         Err(RunError::Failed { log, .. }) => {

@@ -117,69 +117,10 @@ fn the_key_depends_on_contents_order_and_base_but_not_on_names() {
     assert!(one != two && two != key("base"));
 }
 
-/// A series whose patch is for "two" or, in a refresh each, for "zwei" and "deux".
-fn with_refreshes() -> Fixture {
-    let fixture = Fixture::new();
-    fixture.patch("0001.patch", "mm/a.c", ["one", "two", "NEW", "three"], 1);
-    let main = fixture.read("series/0001.patch");
-    for (kernel, word) in [("up-to-6.12.9", "zwei"), ("up-to-6.12.107", "deux")] {
-        let folder = fixture.path("series/refreshed").join(kernel);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(
-            folder.join("0001.patch"),
-            main.replace("-two", &format!("-{word}")).replace("NEW", &format!("new {word}")),
-        )
-        .unwrap();
-    }
-    fixture
-}
-
-#[test]
-fn a_refresh_is_used_only_where_the_series_own_patch_does_not_fit() {
-    for (base, patched) in [("two", "NEW"), ("zwei", "new zwei"), ("deux", "new deux")] {
-        let fixture = with_refreshes();
-        fs::write(fixture.path("base/mm/a.c"), BASE.replace("two", base)).unwrap();
-        fixture.apply().unwrap();
-        assert_eq!(fixture.read("tree/mm/a.c"), BASE.replace("two", patched));
-    }
-}
-
-#[test]
-fn the_refresh_for_the_newest_kernel_by_number_is_tried_first() {
-    let fixture = with_refreshes();
-    let order = refreshes(&fixture.path("series")).unwrap();
-    let kernels: Vec<_> = order.iter().map(|path| path.parent().unwrap().file_name().unwrap().to_owned()).collect();
-    assert_eq!(kernels, ["up-to-6.12.107", "up-to-6.12.9"]);
-}
-
-#[test]
-fn if_nothing_fits_the_error_is_about_the_series_own_patch() {
-    let fixture = with_refreshes();
-    fs::write(fixture.path("base/mm/a.c"), BASE.replace("two", "dos")).unwrap();
-    let error = fixture.apply().unwrap_err().to_string();
-    assert!(error.contains("series/0001.patch does not apply (mm/a.c: hunk #1 FAILED at 1)"), "{error}");
-}
-
-#[test]
-fn a_refresh_without_its_patch_is_an_error() {
-    let fixture = with_refreshes();
-    fs::rename(fixture.path("series/0001.patch"), fixture.path("series/0002.patch")).unwrap();
-    let error = fixture.apply().unwrap_err().to_string();
-    assert!(error.contains("0001.patch is missing") && error.contains("refresh"), "{error}");
-}
-
-#[test]
-fn a_refresh_counts_in_the_key() {
-    let fixture = with_refreshes();
-    let key = || Series::read(&[fixture.path("series")]).unwrap().key(&Key::of(&[]));
-    let before = key();
-    fs::remove_file(fixture.path("series/refreshed/up-to-6.12.9/0001.patch")).unwrap();
-    assert_ne!(before, key());
-}
-
 #[test]
 fn checking_a_series_does_not_modify_the_tree() {
-    let fixture = with_refreshes();
+    let fixture = Fixture::new();
+    fixture.patch("0001.patch", "mm/a.c", ["one", "two", "NEW", "three"], 1);
     let fits = || {
         let mut step = Progress::quiet().step(1, 1, "x");
         Series::read(&[fixture.path("series")]).unwrap().fits(&fixture.path("base"), &fixture.path("log"), &mut step)
@@ -188,27 +129,4 @@ fn checking_a_series_does_not_modify_the_tree() {
     assert_eq!(fixture.read("base/mm/a.c"), BASE);
     fs::write(fixture.path("base/mm/a.c"), BASE.replace("two", "dos")).unwrap();
     assert!(matches!(fits(), Err(ProvisionError::PatchRefused { .. })));
-}
-
-#[test]
-fn this_projects_series_are_chosen_by_the_kernel_they_are_made_for() {
-    let series = workspace().unwrap().join("guest-tests/kernel/series");
-    let both = |folder: &Path| vec![folder.join("private-nodes"), folder.join("cram")];
-    assert_eq!(own("linux-source-6.12").unwrap(), both(&series));
-    assert_eq!(own("linux-source-7.3").unwrap(), both(&series.join("7.3")));
-    for other in ["linux-source-6.1", "linux-source-9.9", "linux-source-refreshed", "linux-image-7.3"] {
-        assert_eq!(own(other).unwrap(), Vec::<PathBuf>::new(), "{other}");
-    }
-}
-
-#[test]
-fn a_patch_has_the_same_name_for_every_kernel() {
-    let names = |package: &str| -> BTreeSet<_> {
-        let patches = own(package).unwrap().into_iter().flat_map(|folder| list(&folder).unwrap());
-        patches.filter(|path| is_patch(path)).map(|path| path.file_name().unwrap().to_owned()).collect()
-    };
-    let long_term = names("linux-source-6.12");
-    let newer = names("linux-source-7.3");
-    assert!(newer.len() > 35, "{newer:?}");
-    assert_eq!(newer.difference(&long_term).collect::<Vec<_>>(), Vec::<&std::ffi::OsString>::new());
 }
