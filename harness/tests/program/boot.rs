@@ -48,6 +48,15 @@ fn an_overlay_is_in_the_guests_root() {
 }
 
 #[test]
+fn named_packages_run_in_the_guest_with_their_libraries() {
+    let line = "numactl --show >/dev/null && bash -c 'echo ${BASH_VERSION%%.*} && id -un'";
+    let Some(output) = boot(&["--packages", "bash,numactl", "-c", line]) else { return };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "5\nroot\n", "{stderr}");
+    assert!(stderr.contains("packages: bash 5."), "{stderr}");
+}
+
+#[test]
 fn a_hung_guest_is_diagnosed() {
     // The shell's parent is the agent.
     let Some(output) = boot(&["--limit", "20", "-c", "kill -STOP $PPID; sleep 1000"]) else { return };

@@ -45,7 +45,7 @@ pub enum LaunchError {
     Learn(#[from] LearnError),
     /// The guest's files do not fit its memory.
     #[error(
-        "the guest's files (--overlay) take {}, too much for its {} of memory; use --memory {}M or more",
+        "the guest's files (--overlay, --packages) take {}, too much for its {} of memory; use --memory {}M or more",
         format_bytes(*initrd), format_bytes(*memory), needed(*initrd).div_ceil(256 << 20) * 256
     )]
     TooLarge {

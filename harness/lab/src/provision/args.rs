@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BaseConfig, Checks, Distribution, KernelOption, KernelPackage, Options, TreeModule};
+use super::{BaseConfig, Checks, Distribution, GuestPackage, KernelOption, KernelPackage, Options, TreeModule};
 
 /// Sources of packages, and the cache.
 #[derive(Args, Clone, Debug, Default)]
@@ -109,6 +109,11 @@ pub struct ProvisionArgs {
     #[arg(long, value_name = "FOLDER")]
     guest_tools: Option<PathBuf>,
 
+    /// Debian packages for the guest, with all that they depend on: NAME or NAME=VERSION, separated by commas; may be given more
+    /// than once
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    packages: Vec<GuestPackage>,
+
     /// A file of real data to fill guest memory with
     #[arg(long, value_name = "FILE")]
     corpus: Option<PathBuf>,
@@ -170,7 +175,8 @@ impl ProvisionArgs {
     /// The options for these arguments.
     pub fn options(&self) -> Options {
         let options = self.kernel.add_to(self.qemu.add_to(self.fetch.options()));
-        Options { guest_tools: self.guest_tools.clone(), corpus: self.corpus.clone(), ..options }
+        let own = self.clone();
+        Options { guest_tools: own.guest_tools, packages: own.packages, corpus: own.corpus, ..options }
     }
 
     /// The same arguments with other sources and cache.

@@ -48,12 +48,14 @@ pub enum Product {
     GuestProgram,
     /// The guest tools.
     GuestTools,
+    /// Packages that the user named.
+    Packages,
     /// Real data to fill memory with.
     Corpus,
 }
 
 impl Product {
-    const ALL: [Product; 9] = [
+    const ALL: [Product; 10] = [
         Product::Qemu,
         Product::KernelSource,
         Product::Kernel,
@@ -62,6 +64,7 @@ impl Product {
         Product::Modules,
         Product::GuestProgram,
         Product::GuestTools,
+        Product::Packages,
         Product::Corpus,
     ];
 
@@ -76,6 +79,7 @@ impl Product {
             Product::Modules => "modules",
             Product::GuestProgram => "guest-program",
             Product::GuestTools => "guest-tools",
+            Product::Packages => "guest-packages",
             Product::Corpus => "corpus",
         }
     }
@@ -98,10 +102,13 @@ pub(super) enum Scratch {
     GuestProgramObjects,
     /// Objects of a developer's kernel tree.
     KernelOfTree(Key),
+    /// Objects of a kernel tree's selftests.
+    Selftests(Key),
 }
 
 impl Scratch {
     const KERNEL_OF_TREE: &str = "kernel-of-tree-";
+    const SELFTESTS: &str = "selftests-";
 
     /// The name of the folder and of its lock.
     pub(super) fn name(&self) -> String {
@@ -111,13 +118,16 @@ impl Scratch {
             Scratch::Substitutes => "substitutes".into(),
             Scratch::GuestProgramObjects => "guest-program-objects".into(),
             Scratch::KernelOfTree(key) => format!("{}{key}", Scratch::KERNEL_OF_TREE),
+            Scratch::Selftests(key) => format!("{}{key}", Scratch::SELFTESTS),
         }
     }
 
     fn is_name(name: &str) -> bool {
         let fixed = [Scratch::Logs, Scratch::Apt, Scratch::Substitutes, Scratch::GuestProgramObjects];
         fixed.iter().any(|scratch| scratch.name() == name)
-            || name.strip_prefix(Scratch::KERNEL_OF_TREE).is_some_and(Key::is_key)
+            || [Scratch::KERNEL_OF_TREE, Scratch::SELFTESTS]
+                .iter()
+                .any(|prefix| name.strip_prefix(prefix).is_some_and(Key::is_key))
     }
 }
 

@@ -82,7 +82,7 @@ pub enum ProvisionError {
 
     /// Programs or headers for the builds are missing and cannot be installed from here.
     #[error(
-        "building the kernel and the guest program needs the Debian packages {packages}; install them, or your distribution's equivalents"
+        "building the kernel, its selftests and the guest program needs the Debian packages {packages}; install them, or your distribution's equivalents"
     )]
     MissingTools {
         /// The missing packages, separated by spaces.
@@ -216,6 +216,23 @@ pub enum ProvisionError {
         /// The tree.
         path: PathBuf,
     },
+
+    /// A kernel tree has no such selftests.
+    #[error("{} has no selftests {collection}; it has {have}", tree.display())]
+    NoCollection {
+        /// The tree.
+        tree: PathBuf,
+        /// The collection that was asked for.
+        collection: String,
+        /// Those of a similar name, or all.
+        have: String,
+    },
+
+    /// The tests' source is not known.
+    #[error(
+        "the source of this kernel, and so of its selftests, is not known; name a tree that has them with --tests-from"
+    )]
+    NoTests,
 
     /// A patch of a series does not apply.
     #[error("{} does not apply ({why}); refresh it for this kernel; the whole log is {}", patch.display(), log.display())]

@@ -1,5 +1,5 @@
-//! Checks for the programs and headers that each kind of work needs: building the kernel, building the guest program, unpacking
-//! a distribution's modules.
+//! Checks for the programs and headers that each kind of work needs: building the kernel, the guest program or selftests,
+//! unpacking a distribution's modules.
 //!
 //! As root on Debian, apt-get installs what is missing; otherwise an error names the packages.
 
@@ -35,20 +35,23 @@ pub(super) enum Work {
     Program,
     /// Decompressing a distribution's modules.
     Modules,
+    /// Building a kernel tree's selftests.
+    Selftests,
 }
 
 /// A tool, its Debian package, and the work that needs it.
 type Tool = (Sign, &'static str, &'static [Work]);
 
-const TOOLS: [Tool; 10] = [
-    (Sign::Program("gcc"), "gcc", &[Work::Kernel, Work::Program]),
-    (Sign::Program("make"), "make", &[Work::Kernel]),
+const TOOLS: [Tool; 11] = [
+    (Sign::Program("gcc"), "gcc", &[Work::Kernel, Work::Program, Work::Selftests]),
+    (Sign::Program("make"), "make", &[Work::Kernel, Work::Selftests]),
     (Sign::Program("flex"), "flex", &[Work::Kernel]),
     (Sign::Program("bison"), "bison", &[Work::Kernel]),
     (Sign::Program("bc"), "bc", &[Work::Kernel]),
-    (Sign::Program("perl"), "perl-base", &[Work::Kernel]),
+    (Sign::Program("perl"), "perl-base", &[Work::Kernel, Work::Selftests]),
     (Sign::Program("xz"), "xz-utils", &[Work::Kernel, Work::Modules]),
     (Sign::Program("patch"), "patch", &[Work::Kernel]),
+    (Sign::Program("rsync"), "rsync", &[Work::Selftests]),
     // For objtool, which the kernel builds for the host.
     (Sign::Header("gelf.h"), "libelf-dev", &[Work::Kernel]),
     // The guest program is static.

@@ -16,6 +16,7 @@ mod host_tools;
 mod kernel;
 mod marker;
 mod moving;
+mod packages;
 mod pinned;
 mod pins;
 mod qemu;
@@ -37,10 +38,15 @@ use self::error::IoContext;
 pub use self::error::ProvisionError;
 use self::host_tools::Work;
 pub(crate) use self::host_tools::on_path;
-pub(crate) use self::kernel::SELFTESTS_IN_GUEST;
-pub use self::kernel::{BaseConfig, Checks, Distribution, Kernel, KernelOption, KernelPackage, Remedies, TreeModule};
+pub use self::kernel::kselftests;
+pub use self::kernel::{
+    BaseConfig, Checks, Collection, Distribution, Kernel, KernelOption, KernelPackage, Kselftests, Remedies, Selftest,
+    TreeModule, Unbuilt,
+};
+pub(crate) use self::kernel::{KSELFTESTS_IN_GUEST, SELFTESTS_IN_GUEST};
 pub(crate) use self::kernel::{Share, StoredSeries};
 pub use self::moving::{Candidates, Verdict, candidates, fit_of};
+pub use self::packages::GuestPackage;
 pub use self::pins::{Pin, Pins};
 pub use self::qemu::{Qemu, Version};
 pub use self::survey::{Finding, PinState, pin_states, survey};
@@ -69,6 +75,8 @@ pub struct Options {
     pub kernel_config: Option<BaseConfig>,
     /// Fragments of configuration on top of that of a kernel that is built.
     pub kernel_fragments: Vec<PathBuf>,
+    /// Fragments that the kernel need not take: of options that it has, and below all others.
+    pub kernel_wishes: Vec<PathBuf>,
     /// Options on top of those.
     pub kernel_options: Vec<KernelOption>,
     /// Modules of the tree to build besides; the guest loads them only on request.
@@ -85,6 +93,8 @@ pub struct Options {
     pub kernel_modules: Vec<PathBuf>,
     /// A folder with `usr/bin/cxl` and its libraries instead of Debian's packages.
     pub guest_tools: Option<PathBuf>,
+    /// Packages for the guest, besides its tools.
+    pub packages: Vec<GuestPackage>,
     /// A file to fill guest memory with, instead of the corpus made here.
     pub corpus: Option<PathBuf>,
     /// The cache; otherwise `$XDG_CACHE_HOME/cxl-cram`.
@@ -112,6 +122,8 @@ pub struct Provisioned {
     pub guest_program: PathBuf,
     /// A root folder for the initramfs: `usr/bin/cxl`, `usr/bin/daxctl`, their libraries and loader, `usr/bin/busybox`.
     pub guest_tools: PathBuf,
+    /// Root folders for the guest, on top of its tools: one with [`Options::packages`], if there are any.
+    pub overlays: Vec<PathBuf>,
     /// UEFI firmware, a file for QEMU's `-bios`; only with [`Options::ovmf`].
     pub ovmf: Option<PathBuf>,
     /// Real data, [`CORPUS_BYTES`] long unless the user provided the file; `None` with [`Options::no_corpus`].
@@ -135,14 +147,14 @@ pub fn provision(options: &Options, progress: &Progress) -> Result<Provisioned, 
         });
         let program = program.context("start a thread for", maker.cache.root())?;
         let fetching = beside("fetch").spawn_scoped(scope, || -> Result<_, ProvisionError> {
-            Ok((maker.qemu()?, maker.ovmf()?, maker.guest_tools()?))
+            Ok((maker.qemu()?, maker.ovmf()?, maker.guest_tools()?, maker.packages(&options.packages)?))
         });
         let fetching = fetching.context("start a thread for", maker.cache.root())?;
         let source = if maker.builds_a_package() { maker.patched_source().map(|_| ()) } else { Ok(()) };
         // A failed fetch is reported before minutes go into the kernel build.
         let fetched = join(fetching).and_then(|fetched| source.map(|()| fetched));
         stop.store(fetched.is_err(), Ordering::Relaxed);
-        let (qemu, ovmf, guest_tools) = fetched?;
+        let (qemu, ovmf, guest_tools, packages) = fetched?;
         let maker = &maker;
         let code = qemu.clone();
         let corpus = beside("corpus").spawn_scoped(scope, move || match options.no_corpus {
@@ -154,7 +166,7 @@ pub fn provision(options: &Options, progress: &Progress) -> Result<Provisioned, 
         stop.store(kernel.is_err(), Ordering::Relaxed);
         let kernel = kernel?;
         let (guest_program, corpus) = (join(program)?, join(corpus)?);
-        Ok(Provisioned { qemu, kernel, guest_program, guest_tools, ovmf, corpus })
+        Ok(Provisioned { qemu, kernel, guest_program, guest_tools, overlays: Vec::from_iter(packages), ovmf, corpus })
     })
 }
 
@@ -197,6 +209,50 @@ pub fn qemu(options: &Options, progress: &Progress) -> Result<Qemu, ProvisionErr
 /// Finds or builds only the guest kernel.
 pub fn kernel(options: &Options, progress: &Progress) -> Result<Kernel, ProvisionError> {
     Maker::new(options, progress)?.kernel()
+}
+
+/// Finds or fetches only [`Options::packages`]: a root folder with them.
+///
+/// # Errors
+/// The archive does not have them, or does not answer.
+pub fn packages(options: &Options, progress: &Progress) -> Result<Option<PathBuf>, ProvisionError> {
+    Maker::new(options, progress)?.packages(&options.packages)
+}
+
+/// The source of the guest kernel: the user's tree, or a package's with its patches.
+///
+/// # Errors
+/// It is not known, as of a built kernel, or cannot be fetched.
+pub fn kernel_source(options: &Options, progress: &Progress) -> Result<PathBuf, ProvisionError> {
+    let maker = Maker::new(options, progress)?;
+    match &options.kernel_tree {
+        Some(tree) => Ok(tree.clone()),
+        None if maker.builds_a_package() => Ok(maker.patched_source()?.tree),
+        None => Err(ProvisionError::NoTests),
+    }
+}
+
+/// Builds selftests of a kernel tree, with headers and libraries of these packages.
+///
+/// # Errors
+/// The tree does not have them, or the packages cannot be fetched.
+pub fn build_selftests(
+    options: &Options,
+    tree: &Path,
+    collections: &[String],
+    libraries: &[GuestPackage],
+    progress: &Progress,
+) -> Result<Kselftests, ProvisionError> {
+    let maker = Maker::new(options, progress)?;
+    let libraries = maker.packages(libraries)?.ok_or(ProvisionError::Absent)?;
+    let mut step = progress.step(3, STEPS, "selftests");
+    host_tools::ensure(&maker.cache, Work::Selftests, options.offline, &mut step)?;
+    let built = kernel::kselftests::build(&maker.cache, tree, collections, &libraries, &mut step)?;
+    let (tests, unbuilt) = built.collections.iter().fold((0, 0), |(tests, unbuilt), collection| {
+        (tests + collection.tests.len(), unbuilt + collection.unbuilt.len())
+    });
+    step.done(&format!("{tests} tests, {unbuilt} programs not built"));
+    Ok(built)
 }
 
 /// The built kernels in the cache, with their versions.

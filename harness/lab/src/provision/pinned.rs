@@ -53,7 +53,7 @@ struct StandIn {
 }
 
 /// How long substitutes are used before the archive is queried for the pin again.
-const ASK_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes a product: from packages, whether they are substitutes, into a folder.
 pub(super) type Make<'a> = &'a dyn Fn(&[Pin], bool, &Path, &mut Step) -> Result<(), ProvisionError>;

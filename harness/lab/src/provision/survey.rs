@@ -82,6 +82,10 @@ pub fn survey(options: &Options) -> Result<Vec<(&'static str, Finding)>, Provisi
         ("corpus", built(corpus.map(shown))),
     ];
     findings.extend(source.map(|source| ("kernel source", source)));
+    if !options.packages.is_empty() {
+        let found = maker.packages(&options.packages).map(|root| root.map(shown).unwrap_or_default());
+        findings.push(("guest packages", fetched(found)));
+    }
     // If nothing has to be made, neither tools nor disk space are needed.
     let complete = findings.iter().all(|(_, finding)| matches!(finding, Finding::Ready(_)));
     findings.push(("build tools", if complete { unneeded(tools) } else { tools }));

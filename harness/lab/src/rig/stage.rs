@@ -88,6 +88,8 @@ impl Stage {
             machine.drives.extend([kernel, initrd].map(|image| Drive { image, writable: false }));
         }
         let selftests = provisioned.kernel.selftests.clone().filter(|_| shape.selftests);
+        let mut tools = vec![provisioned.guest_tools.clone()];
+        tools.extend(selftests.into_iter().chain(provisioned.overlays.iter().cloned()));
         let launch = Launch {
             kernel: provisioned.kernel.image.clone(),
             initramfs: Initramfs {
@@ -96,7 +98,7 @@ impl Stage {
                 on_demand: provisioned.kernel.on_demand.clone(),
                 release: provisioned.kernel.version.clone(),
                 builtin: provisioned.kernel.builtin.clone(),
-                tools: [provisioned.guest_tools.clone()].into_iter().chain(selftests).collect(),
+                tools,
                 tables: Vec::new(),
             },
             append: words(&[remedies.append(), shape.append, &overrides.append]),

@@ -10,6 +10,7 @@ use std::{
     process::{Command, Output},
 };
 
+use cxl_cram_lab::provision::Options;
 use sha2::{Digest, Sha256};
 
 /// The targets of the kernel's Makefile that the harness uses, for a kernel of one C file.
@@ -172,6 +173,23 @@ impl Fixture {
             self.package(&name, &version, "", &root),
             self.package("linux-image-amd64", &version, &format!("{name} (= {version})"), &current),
         ]
+    }
+
+    /// A package with one file.
+    pub(crate) fn with_file(&self, name: &str, version: &str, depends: &str, path: &str, text: &str) -> Package {
+        let root = self.path(&format!("roots/{name}-{version}"));
+        script_file(&root.join(path), text);
+        self.package(name, version, depends, &root)
+    }
+
+    /// Options for this checkout's pins, this archive and this cache.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            cache_dir: Some(self.cache.clone()),
+            pins: Some(self.path("checkout/harness/pins.toml")),
+            apt_sources: Some(self.path("sources.list")),
+            ..Options::default()
+        }
     }
 
     fn package(&self, name: &str, version: &str, depends: &str, root: &Path) -> Package {

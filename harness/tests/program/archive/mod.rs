@@ -3,6 +3,7 @@
 //! Each test creates its own archive and checkout, and runs the harness as a user would.
 
 mod fixture;
+mod packages;
 
 use std::fs;
 

@@ -71,6 +71,18 @@ impl Fragment {
         self
     }
 
+    /// The lines that do not ask for a module.
+    pub(super) fn without_modules(mut self) -> Fragment {
+        self.lines.retain(|_, line| !line.ends_with("=m"));
+        self
+    }
+
+    /// The lines for options that another fragment does not name.
+    pub(super) fn besides(mut self, other: &Fragment) -> Fragment {
+        self.lines.retain(|option, _| !other.lines.contains_key(option));
+        self
+    }
+
     /// The fragment as a file. It is sorted, so that comments and order do not change the kernel's key.
     pub(super) fn text(&self) -> String {
         self.lines.values().map(|line| format!("{line}\n")).collect()
@@ -105,6 +117,12 @@ pub(super) struct Lost {
 }
 
 impl Lost {
+    /// Forgets the lines of this fragment.
+    pub(super) fn forgive(&mut self, wishes: &Fragment) {
+        self.unmet.retain(|line| option(line).is_none_or(|option| !wishes.lines.contains_key(option)));
+        self.unknown.retain(|name| !wishes.lines.contains_key(&format!("CONFIG_{name}")));
+    }
+
     /// Separates dropped lines into known and unknown options, from the tree's Kconfig files.
     pub(super) fn of(dropped: &[&str], tree: &Path) -> Result<Lost, ProvisionError> {
         let mut lost = Lost::default();

@@ -85,6 +85,16 @@ pub(super) fn fragment(options: &Options) -> Result<Fragment, ProvisionError> {
     Ok(Fragment::parse(&text))
 }
 
+/// The lines that this kernel should have where it can. Modules are left out: nothing would build them.
+pub(super) fn wishes(options: &Options) -> Result<Fragment, ProvisionError> {
+    let mut text = String::new();
+    for file in &options.kernel_wishes {
+        text += &pins::read_small(file)?;
+        text.push('\n');
+    }
+    Ok(Fragment::parse(&text).without_modules())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

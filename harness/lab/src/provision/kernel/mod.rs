@@ -10,6 +10,7 @@ mod config;
 pub(super) mod distribution;
 mod extras;
 mod image;
+pub mod kselftests;
 mod mirror;
 mod modules;
 mod place;
@@ -27,6 +28,8 @@ pub use self::config::BaseConfig;
 use self::config::Fragment;
 pub use self::distribution::Distribution;
 pub use self::extras::{KernelOption, TreeModule};
+pub(crate) use self::kselftests::IN_GUEST as KSELFTESTS_IN_GUEST;
+pub use self::kselftests::{Collection, Kselftests, Selftest, Unbuilt};
 pub use self::remedies::Remedies;
 pub(crate) use self::selftests::IN_GUEST as SELFTESTS_IN_GUEST;
 pub(super) use self::series::Series;
@@ -92,7 +95,14 @@ pub(super) struct Source {
 
 /// The configuration fragment for a source in the cache.
 pub(super) fn fragment(options: &Options) -> Result<Fragment, ProvisionError> {
-    Ok(Fragment::of_workspace(true, options.kernel_checks)?.with(extras::fragment(options)?))
+    let own = Fragment::of_workspace(true, options.kernel_checks)?.with(extras::fragment(options)?);
+    Ok(extras::wishes(options)?.with(own))
+}
+
+/// What is wished for, and nothing else asks for.
+fn only_wished(options: &Options, minimal: bool) -> Result<Fragment, ProvisionError> {
+    let own = Fragment::of_workspace(minimal, options.kernel_checks)?.with(extras::fragment(options)?);
+    Ok(extras::wishes(options)?.besides(&own))
 }
 
 /// The key of a kernel built from this source with this fragment and these further modules.
@@ -144,7 +154,8 @@ pub(super) fn make(
     new_log(&log)?;
     let place = place::of(&source.tree, product, &log, step)?;
     let (tree, build) = (&place.tree, place.build.clone());
-    let lost = build::configure(tree, &build, None, &fragment, &log, step)?;
+    let mut lost = build::configure(tree, &build, None, &fragment, &log, step)?;
+    lost.forgive(&only_wished(options, true)?);
     holds(&build, &own)?;
     if !lost.unmet.is_empty() && !own.is_empty() {
         step.note(&format!("with your options, this kernel's configuration dropped {}", lost.unmet.join(", ")));
@@ -216,13 +227,17 @@ pub(super) fn of_tree(
     step.note(&format!("configured from {what}, with the guest's options merged on top"));
     let base_text = base.map(|file| fs::read_to_string(&file).context("read", &file)).transpose()?;
     let own = extras::fragment(options)?;
-    let fragment = Fragment::of_workspace(base_text.is_none(), options.kernel_checks)?.with(own.clone());
+    let workspace = Fragment::of_workspace(base_text.is_none(), options.kernel_checks)?;
+    let wished = only_wished(options, base_text.is_none())?;
+    let fragment = wished.clone().with(workspace).with(own.clone());
 
     // Switching between configurations must not rebuild everything each time.
     let flavour = [u8::from(base_text.is_none()), options.kernel_checks.map_or(0, |checks| checks as u8 + 1)];
     let own_text = own.text();
     let mut inputs = vec![("tree", tree.as_os_str().as_encoded_bytes()), ("flavour", &flavour[..])];
     inputs.extend((!own.is_empty()).then_some(("options", own_text.as_bytes())));
+    let wished_text = wished.text();
+    inputs.extend((!wished.is_empty()).then_some(("wishes", wished_text.as_bytes())));
     let key = Key::of(&inputs);
     let scratch = Scratch::KernelOfTree(key);
     let name = scratch.name();
@@ -243,7 +258,8 @@ pub(super) fn of_tree(
         source = folder.join("view");
         mirror::update(&tree, &source, &folder.join("git"))?;
     }
-    let lost = build::configure(&source, &build, base_text.as_deref(), &fragment, &log, step)?;
+    let mut lost = build::configure(&source, &build, base_text.as_deref(), &fragment, &log, step)?;
+    lost.forgive(&wished);
     holds(&build, &own)?;
     // Options come and go between kernels, so in a user's tree this is not an error.
     if !lost.unmet.is_empty() {
