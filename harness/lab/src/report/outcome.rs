@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::scenario::Scenario;
+use crate::record::cases::Case;
 use crate::record::facts::{Facts, Figure};
 use crate::record::timeline::Timeline;
 
@@ -55,9 +56,12 @@ pub struct Outcome {
     pub difference: Option<String>,
     /// The measured figures.
     pub figures: Vec<Figure>,
+    /// The cases of a kernel's selftest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cases: Vec<Case>,
     /// Steps, samples and events over time.
     pub timeline: Timeline,
-    /// The console's last lines.
+    /// The console's last lines; of a kernel's selftest, those that it printed.
     pub console: Vec<String>,
     /// The folder with console, logs and command lines.
     pub artifacts: PathBuf,
@@ -78,6 +82,7 @@ impl Outcome {
             facts: Facts::default(),
             difference: None,
             figures: Vec::new(),
+            cases: Vec::new(),
             timeline: Timeline::default(),
             console: Vec::new(),
             artifacts: PathBuf::new(),

@@ -1,10 +1,12 @@
-//! Runs on several kernels side by side: a Markdown table with a column for each run and a row for each scenario.
+//! Runs on several kernels side by side: a Markdown table with a column for each run and a row for each scenario, and for each
+//! case of a selftest whose result is not the same in all.
 
 use std::{collections::BTreeMap, fmt::Write, fs, io, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{Record, Verdict, replace};
+use super::{Outcome, Record, Verdict, replace};
+use crate::record::cases::{Case, CaseCounts, CaseResult};
 
 /// In a file that has these lines, only the lines between them are replaced.
 const BEGIN: &str = "<!-- report compare: begin -->";
@@ -12,10 +14,10 @@ const END: &str = "<!-- report compare: end -->";
 
 /// The table of these runs, each with the head of its column. Reasons are numbered below it.
 pub fn table(columns: &[(String, Record)]) -> String {
-    let mut rows: BTreeMap<&str, BTreeMap<usize, &Verdict>> = BTreeMap::new();
+    let mut rows: BTreeMap<&str, BTreeMap<usize, &Outcome>> = BTreeMap::new();
     for (column, (_, record)) in columns.iter().enumerate() {
         for outcome in &record.scenarios {
-            rows.entry(&outcome.name).or_default().insert(column, &outcome.verdict);
+            rows.entry(&outcome.name).or_default().insert(column, outcome);
         }
     }
     let mut reasons: Vec<String> = Vec::new();
@@ -23,11 +25,16 @@ pub fn table(columns: &[(String, Record)]) -> String {
     columns.iter().for_each(|(head, _)| _ = write!(text, " {} |", cell(head)));
     text += "\n|---|";
     columns.iter().for_each(|_| text += "---|");
-    for (name, verdicts) in &rows {
+    for (name, outcomes) in &rows {
         let _ = write!(text, "\n| {} |", cell(name));
         for column in 0..columns.len() {
-            let _ =
-                write!(text, " {} |", verdicts.get(&column).map_or("".into(), |verdict| short(verdict, &mut reasons)));
+            let short = outcomes.get(&column).map_or("".into(), |outcome| short(outcome, &mut reasons));
+            let _ = write!(text, " {short} |");
+        }
+        for (case, results) in differing(outcomes) {
+            let _ = write!(text, "\n| {}: {} |", cell(name), cell(case));
+            (0..columns.len())
+                .for_each(|column| _ = write!(text, " {} |", results.get(&column).copied().unwrap_or("")));
         }
     }
     text += "\n| **passed, failed, skipped** |";
@@ -42,11 +49,38 @@ pub fn table(columns: &[(String, Record)]) -> String {
     text
 }
 
-/// The verdict in one word, with the number of its reason.
-fn short(verdict: &Verdict, reasons: &mut Vec<String>) -> String {
+/// The cases whose results differ between runs, with a word for each run that has them.
+fn differing<'a>(outcomes: &BTreeMap<usize, &'a Outcome>) -> BTreeMap<&'a str, BTreeMap<usize, &'static str>> {
+    let word = |case: &Case| match case.result {
+        CaseResult::Passed => "passed",
+        CaseResult::Failed => "**failed**",
+        CaseResult::Skipped => "skipped",
+    };
+    let mut all: BTreeMap<&str, BTreeMap<usize, &str>> = BTreeMap::new();
+    // A run whose test gave no results at all has its verdict for that.
+    let mut runs = 0;
+    for (column, outcome) in outcomes.iter().filter(|(_, outcome)| !outcome.cases.is_empty()) {
+        runs += 1;
+        for case in &outcome.cases {
+            all.entry(&case.name).or_default().insert(*column, word(case));
+        }
+    }
+    all.retain(|_, results| {
+        let mut words = results.values();
+        let first = words.next();
+        results.len() < runs || words.any(|word| Some(word) != first)
+    });
+    all
+}
+
+/// The verdict in one word, with the counts of its cases and the number of its reason.
+fn short(outcome: &Outcome, reasons: &mut Vec<String>) -> String {
+    let CaseCounts { passed, failed, skipped } = CaseCounts::of(&outcome.cases);
+    let counts = if outcome.cases.is_empty() { String::new() } else { format!(": {passed}, {failed}, {skipped}") };
+    let verdict = &outcome.verdict;
     let word = match verdict {
-        Verdict::Passed => return "passed".into(),
-        Verdict::Interrupted => return "interrupted".into(),
+        Verdict::Passed => return format!("passed{counts}"),
+        Verdict::Interrupted => return format!("interrupted{counts}"),
         Verdict::Failed(_) => "**failed**",
         Verdict::Skipped(_) => "skipped",
     };
@@ -55,7 +89,7 @@ fn short(verdict: &Verdict, reasons: &mut Vec<String>) -> String {
         reasons.push(reason);
         reasons.len() - 1
     });
-    format!("{word} ({})", number + 1)
+    format!("{word}{counts} ({})", number + 1)
 }
 
 /// Text that neither ends a cell nor is taken for markup.

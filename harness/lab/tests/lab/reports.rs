@@ -10,6 +10,7 @@ use std::{
 
 use cxl_cram_lab::{
     record::{
+        cases::{Case, CaseResult},
         facts::{Facts, Figure},
         timeline::{Mark, Sample, Timeline},
     },
@@ -35,6 +36,7 @@ fn outcome(name: &str, verdict: Verdict) -> Outcome {
         facts,
         difference: None,
         figures: vec![Figure { name: "ratio".to_owned(), value: "2.5".to_owned() }],
+        cases: Vec::new(),
         timeline: timeline(),
         console: vec!["[    1.0] cxl_mem mem0: ready".to_owned()],
         artifacts: PathBuf::from("/artifacts").join(name),
@@ -68,6 +70,46 @@ fn timeline() -> Timeline {
 
 fn record(scenarios: Vec<Outcome>) -> Record {
     Record::new(scenarios, Duration::from_millis(12_300), vec!["QEMU 11.1.3, with TCG".to_owned()])
+}
+
+fn case(name: &str, result: CaseResult) -> Case {
+    Case { name: name.to_owned(), result, note: name.to_owned() }
+}
+
+/// A selftest with these cases.
+fn selftest(name: &str, cases: &[(&str, CaseResult)]) -> Outcome {
+    let cases = cases.iter().map(|(name, result)| case(name, *result)).collect();
+    Outcome { cases, ..outcome(name, Verdict::Passed) }
+}
+
+#[test]
+fn the_cases_of_a_selftest_are_nested_in_its_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = [("base page", CaseResult::Passed), ("huge page", CaseResult::Skipped), ("swap", CaseResult::Failed)];
+    let [json, _, ktap, html] = reports(&record(vec![selftest("mm:cow", &cases)]), folder.path());
+    let nested =
+        "  KTAP version 1\n  1..3\n  ok 1 base page\n  ok 2 huge page # SKIP huge page\n  not ok 3 swap\nok 1 mm:cow\n";
+    assert!(ktap.ends_with(nested), "{ktap}");
+    assert!(html.contains("Cases: 1 passed, 1 failed, 1 skipped") && html.contains("End of the output"));
+    assert!(json.contains(r#""name":"huge page","result":"skipped""#), "{json}");
+    assert!(!reports(&mixed(), folder.path())[0].contains("cases"), "a scenario has none");
+}
+
+#[test]
+fn cases_that_differ_between_two_kernels_are_rows_of_the_table() {
+    let with = [("a", CaseResult::Passed), ("b", CaseResult::Passed), ("d", CaseResult::Skipped)];
+    let without = [("a", CaseResult::Passed), ("b", CaseResult::Failed), ("c", CaseResult::Passed)];
+    let columns = [("with", &with), ("without", &without)];
+    let columns = columns.map(|(head, cases)| (head.to_owned(), record(vec![selftest("mm:cow", cases)])));
+    let text = table(&columns);
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| mm:cow")).collect();
+    let expected = [
+        "| mm:cow | passed: 2, 0, 1 | passed: 2, 1, 0 |",
+        "| mm:cow: b | passed | **failed** |",
+        "| mm:cow: c |  | passed |",
+        "| mm:cow: d | skipped |  |",
+    ];
+    assert_eq!(rows, expected, "{text}");
 }
 
 /// Every report of a record, by its file name.
@@ -299,6 +341,7 @@ fn hostile_text_stays_text_in_every_report() {
     hostile.difference = Some(format!("+{HOSTILE}"));
     hostile.figures = vec![Figure { name: HOSTILE.to_owned(), value: HOSTILE.to_owned() }];
     hostile.console = vec![HOSTILE.to_owned()];
+    hostile.cases = vec![case(HOSTILE, CaseResult::Failed), case(HOSTILE, CaseResult::Skipped)];
     hostile.files = vec![HOSTILE.to_owned()];
     hostile.timeline.marks[0].step = HOSTILE.to_owned();
     hostile.timeline.series.insert(HOSTILE.to_owned(), vec![(0, f64::MAX), (u64::MAX, -1.0)]);

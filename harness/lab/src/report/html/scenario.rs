@@ -7,6 +7,7 @@ use pathdiff::diff_paths;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{badge, course};
+use crate::record::cases::{Case, CaseCounts, CaseResult};
 use crate::report::{Outcome, Verdict};
 
 /// All of a path but what every browser takes as it is.
@@ -22,14 +23,35 @@ pub(super) fn section(outcome: &Outcome, id: &str, folder: &Path) -> Markup {
             (reason(&outcome.verdict))
             @if let Some(text) = &outcome.difference { (difference(text)) }
             (figures(outcome))
+            (cases(&outcome.cases))
             (course::section(&outcome.timeline, id))
             @if !outcome.facts.is_empty() {
                 (folded("Facts", &serde_json::to_string_pretty(&outcome.facts).unwrap_or_default()))
             }
-            @if !outcome.console.is_empty() { (folded("End of the console", &outcome.console.join("\n"))) }
+            @if !outcome.console.is_empty() { (folded(end_of(outcome), &outcome.console.join("\n"))) }
             (links(outcome, folder))
         }
     }
+}
+
+/// What the last lines are of.
+fn end_of(outcome: &Outcome) -> &'static str {
+    if outcome.cases.is_empty() { "End of the console" } else { "End of the output" }
+}
+
+/// The cases of a selftest, failed ones first.
+fn cases(cases: &[Case]) -> Markup {
+    if cases.is_empty() {
+        return Markup::default();
+    }
+    let of = |result: CaseResult, word: &'static str| {
+        let these = cases.iter().filter(move |case| case.result == result);
+        these.map(move |case| format!("{word} {} {}", case.name, case.note).trim_end().to_owned())
+    };
+    let lines = of(CaseResult::Failed, "failed  ");
+    let lines: Vec<_> =
+        lines.chain(of(CaseResult::Skipped, "skipped ")).chain(of(CaseResult::Passed, "passed  ")).collect();
+    folded(&format!("Cases: {}", CaseCounts::of(cases)), &lines.join("\n"))
 }
 
 fn reason(verdict: &Verdict) -> Markup {
