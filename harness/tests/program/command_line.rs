@@ -75,6 +75,27 @@ fn the_error_names_words_that_match_no_scenario() {
     assert!(refused(&["run", "--partition", "3/2"]).contains("K/N"));
 }
 
+#[test]
+fn selftests_are_listed_by_collection_and_an_unknown_one_is_refused_with_those_there_are() {
+    let tree = tempfile::tempdir().unwrap();
+    let tests = tree.path().join("tools/testing/selftests");
+    for collection in ["cgroup", "mm"] {
+        fs::create_dir_all(tests.join(collection)).unwrap();
+        fs::write(tests.join(collection).join("Makefile"), "").unwrap();
+    }
+    fs::write(tests.join("Makefile"), "TARGETS = cgroup\nTARGETS += mm\n").unwrap();
+    fs::write(tree.path().join("Makefile"), "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 1\n").unwrap();
+    let tree = tree.path().to_str().unwrap();
+    assert_eq!(stdout(&["selftest", "--list", "--tests-from", tree]), "cgroup\nmm\n");
+    let output = harness(&["selftest", "--list", "--tests-from", tree, "dax"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("has no selftests dax; it has cgroup, mm"), "{error}");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(refused(&["selftest"]).contains("name a collection"));
+    assert!(refused(&["selftest", "--list", "mm:"]).contains("names no test"));
+    assert!(refused(&["boot", "--packages", "a b"]).contains("NAME or NAME=VERSION"));
+}
+
 /// A run that must fail before it provisions anything.
 fn run(arguments: &[&str], artifacts: &Path) -> (Option<i32>, String) {
     let cache = tempfile::tempdir().unwrap();

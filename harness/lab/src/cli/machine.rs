@@ -74,6 +74,11 @@ impl MachineArgs {
         self.firmware.as_deref() == Some(Path::new("ovmf"))
     }
 
+    /// Whether KVM executes the guest's instructions.
+    pub(super) fn has_kvm(&self) -> bool {
+        !matches!(self.accel, Some(Accel::Tcg)) && kvm::obstacle().is_none()
+    }
+
     /// How the guest's instructions are executed, as text.
     ///
     /// # Errors

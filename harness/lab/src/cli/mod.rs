@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod scenario_name;
 mod selection;
+mod selftest;
 mod series;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ enum Command {
     Run(Box<run::RunArgs>),
     List(list::ListArgs),
     Boot(Box<boot::BootArgs>),
+    Selftest(Box<selftest::SelftestArgs>),
     Doctor(Box<doctor::DoctorArgs>),
     Kernel(kernel::KernelCommand),
     Report(report::ReportCommand),
@@ -78,6 +80,7 @@ fn carry_out(catalog: &Catalog) -> ExitCode {
         Command::Run(args) => run::run(&args, catalog),
         Command::List(args) => list::list(&args, catalog),
         Command::Boot(args) => boot::boot(&args, catalog),
+        Command::Selftest(args) => selftest::selftest(&args, catalog),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Kernel(command) => kernel::kernel(&command),
         Command::Report(command) => report::report(&command),

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod corpus;
 pub mod cram;
 pub mod events;
+pub(crate) mod kselftest;
 mod machine;
 mod machine_check;
 mod mailbox;

@@ -1,6 +1,7 @@
 //! Runs scenarios in parallel, and compares their facts with the snapshots.
 //!
 //! - [`schedule`]: runs all, as many at once as the machine has room for. [`runner`]: runs one.
+//! - [`selftest`]: plays the selftests of a kernel tree.
 //! - [`preflight`]: finds what cannot work here before anything boots.
 //! - [`as_tests`]: runs each as a test of `cargo test`.
 //! - [`snapshot`]: compares facts with the accepted ones; [`difference`]: shows what differs.
@@ -13,4 +14,5 @@ pub mod last_outcomes;
 pub mod preflight;
 pub mod runner;
 pub mod schedule;
+pub(crate) mod selftest;
 pub mod snapshot;

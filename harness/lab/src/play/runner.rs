@@ -157,7 +157,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// The spinner on the terminal while a scenario runs: its name and its step.
-fn spinner(name: &str, progress: &MultiProgress) -> ProgressBar {
+pub(super) fn spinner(name: &str, progress: &MultiProgress) -> ProgressBar {
     let bar = progress.add(ProgressBar::new_spinner());
     bar.set_style(
         ProgressStyle::with_template("{spinner} {elapsed:>5} {prefix}: {wide_msg}")
