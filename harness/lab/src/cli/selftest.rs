@@ -27,9 +27,10 @@ use crate::report::{self, Outcome, Record, Verdict};
 use crate::rig::obstacle;
 
 /// Packages that every collection gets: what its scripts call, and the libraries that programs of many are linked with.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "bash",
     "coreutils",
+    "e2fsprogs",
     "findutils",
     "grep",
     "kmod",

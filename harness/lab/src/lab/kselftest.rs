@@ -28,6 +28,9 @@ const USUAL_MACHINE: &str = "\
     [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
     echo 64 > /proc/sys/vm/nr_hugepages
     true";
+/// Puts the tests on a disk: the guest's root, an initramfs, has neither temporary files without a name nor a page cache that can
+/// be written back. A kernel without this file system plays them where they are.
+const ON_DISK: &str = "mkfs.ext4 -q /dev/vda && mount -t ext4 /dev/vda /mnt && cp -a";
 /// What a collection of selftests sees of the first device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceAs {
@@ -76,6 +79,7 @@ impl Lab {
             }
         }
         self.sh(USUAL_MACHINE)?;
+        self.sh(&format!("{ON_DISK} {KSELFTESTS_IN_GUEST} /mnt/ || true"))?;
         if self.holds("test -e /sys/block/zram0/disksize")? {
             self.swap_on_zram(SWAP_MIB)?;
         }
@@ -98,7 +102,7 @@ impl Lab {
         let policy = node.map(|node| format!("numactl --preferred={node} ")).unwrap_or_default();
         // A program writes to a pipe in blocks, and a killed one would take its last words along.
         let script = format!(
-            "cd {KSELFTESTS_IN_GUEST}/{collection} || exit 1\n\
+            "cd /mnt/kselftests/{collection} 2>/dev/null || cd {KSELFTESTS_IN_GUEST}/{collection} || exit 1\n\
              if [ -x /usr/bin/stdbuf ]; then exec {policy}stdbuf -oL {line} 2>&1; else exec {policy}{line} 2>&1; fi"
         );
         let mut program = self.guest.spawn(Program::new(["sh", "-c", &script]))?;
@@ -123,7 +127,7 @@ impl Lab {
             Ok(_) => {
                 // What it left behind in process groups of its own.
                 let kill = format!(
-                    "for process in /proc/[0-9]*; do case \"$(readlink $process/exe)\" in {KSELFTESTS_IN_GUEST}/*) \
+                    "for process in /proc/[0-9]*; do case \"$(readlink $process/exe)\" in */kselftests/*) \
                      kill -9 \"${{process#/proc/}}\";; esac; done; true"
                 );
                 self.guest.run(&["sh", "-c", &kill], LIMIT)?;

@@ -29,7 +29,7 @@ use crate::rig::shape::{DeviceShape, MachineShape};
 use crate::rig::stage::{Overrides, ended, host_at_fault};
 
 /// The devices and the machine. There are two devices, of which tests get the first, because `migration` of Linux 6.12 does not
-/// look at the last possible node; it wants four processors, too.
+/// look at the last possible node; it wants four processors, too. The disk gets the file system that tests run on.
 pub(crate) static STAGE: Scenario = Scenario {
     name: "selftest",
     devices: &[
@@ -42,7 +42,7 @@ pub(crate) static STAGE: Scenario = Scenario {
             ..DeviceShape::USUAL
         },
     ],
-    machine: MachineShape { memory_mib: 1536, processors: 4, ..MachineShape::USUAL },
+    machine: MachineShape { memory_mib: 1536, processors: 4, scratch_mib: Some(512), ..MachineShape::USUAL },
     ..Scenario::USUAL
 };
 /// kselftest's exit code of a test that skips.
