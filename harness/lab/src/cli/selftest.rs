@@ -301,7 +301,7 @@ fn list(collections: &[Collection], parts: &[Part]) {
     for (collection, part) in collections.iter().zip(parts) {
         let name = &collection.name;
         part.tests.iter().for_each(|test| outln!("{name}:{:<28}  {}", test.name, test.line));
-        for test in collection.by_name.iter().filter(|test| !part.tests.contains(test)) {
+        for test in collection.by_name.iter().filter(|one| !collection.tests.iter().any(|test| test.name == one.name)) {
             outln!("{name}:{:<28}  {}, only by name", test.name, test.line);
         }
         collection.unbuilt.iter().for_each(|unbuilt| outln!("{name}:{:<28}  not built: {}", unbuilt.name, unbuilt.why));

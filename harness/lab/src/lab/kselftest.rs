@@ -126,11 +126,9 @@ impl Lab {
         match ended {
             Ok(_) => {
                 // What it left behind in process groups of its own.
-                let kill = format!(
-                    "for process in /proc/[0-9]*; do case \"$(readlink $process/exe)\" in */kselftests/*) \
-                     kill -9 \"${{process#/proc/}}\";; esac; done; true"
-                );
-                self.guest.run(&["sh", "-c", &kill], LIMIT)?;
+                const KILL: &str = "for process in /proc/[0-9]*; do case \"$(readlink $process/exe)\" in */kselftests/*) \
+                                    kill -9 \"${process#/proc/}\";; esac; done; true";
+                self.guest.run(&["sh", "-c", KILL], LIMIT)?;
                 Ok(TestEnd::Late)
             }
             Err(GuestError::TimedOut { .. }) => Ok(TestEnd::Stuck),

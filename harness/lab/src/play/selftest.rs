@@ -16,6 +16,7 @@ use indicatif::{MultiProgress, ProgressBar};
 
 use super::artifacts;
 use super::runner::spinner;
+use crate::guest::client::GuestError;
 use crate::health::Trouble;
 use crate::lab::Lab;
 use crate::lab::kselftest::{DeviceAs, TestEnd};
@@ -234,7 +235,10 @@ impl Guest {
             Err(error) => {
                 let device = ended(&mut self.lab.devices);
                 now.host_at_fault = device.is_some();
-                let why = device.unwrap_or_else(|| format!("{error:#}"));
+                let why = device.unwrap_or_else(|| match error.downcast_ref() {
+                    Some(GuestError::Died { report, .. }) => report.to_string(),
+                    _ => format!("{error:#}"),
+                });
                 now.verdict = Verdict::Failed(format!("the guest ended during the test, and is restarted: {why}"));
                 let _ = self.lab.take_down(Ok(()));
                 None

@@ -66,10 +66,12 @@ pub struct Unbuilt {
 impl Collection {
     /// The test of this name, with these further arguments if there are any.
     pub fn find(&self, name: &str, arguments: &str) -> Option<Selftest> {
-        let test = self.tests.iter().chain(&self.by_name).find(|test| test.name == name)?;
+        let named = |test: &&Selftest| test.name == name;
         if arguments.is_empty() {
-            return Some(test.clone());
+            return self.tests.iter().chain(&self.by_name).find(named).cloned();
         }
+        // A category takes none, but a program may have the same name.
+        let test = self.by_name.iter().chain(&self.tests).find(named)?;
         // Arguments replace those that we would give.
         let program = test.line.split(' ').next().unwrap_or_default();
         let (name, line) = (format!("{name} {arguments}"), format!("{program} {arguments}"));
@@ -105,7 +107,8 @@ pub(super) fn collection(
             tests.push(test(listed, line(&folder.join(listed))?));
         }
     }
-    let known: BTreeSet<String> = tests.iter().map(|test| test.name.clone()).collect();
+    let whole = tests.iter().filter(|test| !test.line.contains(SCRIPT));
+    let known: BTreeSet<String> = whole.map(|test| test.name.clone()).collect();
     if folder.is_dir() {
         for path in files_below(folder)?.into_iter().filter(|path| path.parent() == Some(folder)) {
             let name = file_name(&path);
@@ -189,9 +192,11 @@ mod tests {
         assert_eq!(names(&mm.tests), ["hugetlb", "cow"]);
         assert_eq!(mm.tests[1].line, "./run_vmtests.sh -t cow");
         assert_eq!(mm.tests[1].limit, Duration::from_secs(180));
-        assert_eq!(names(&mm.by_name), ["khugepaged", "map_hugetlb", "run_vmtests.sh"]);
+        assert_eq!(names(&mm.by_name), ["cow", "khugepaged", "map_hugetlb", "run_vmtests.sh"]);
         assert_eq!(mm.find("khugepaged", "").unwrap().line, "./khugepaged all:anon");
         assert_eq!(mm.find("khugepaged", "-s 2").unwrap().line, "./khugepaged -s 2");
+        assert_eq!(mm.find("cow", "").unwrap().line, "./run_vmtests.sh -t cow");
+        assert_eq!(mm.find("cow", "-x").unwrap().line, "./cow -x");
         assert_eq!(mm.find("nothing", ""), None);
         assert_eq!(mm.unbuilt, [Unbuilt { name: "migration".into(), why: "no numa.h".into() }]);
     }
