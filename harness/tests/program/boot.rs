@@ -162,7 +162,7 @@ fn an_overlay_that_does_not_fit_into_the_guest_is_an_error_with_a_remedy() {
     let Some(output) = boot(&["--memory", "512M", "--overlay", overlay, "-c", "true"]) else { return };
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{stderr}");
-    assert!(stderr.contains("(--overlay)") && stderr.contains("use --memory"), "{stderr}");
+    assert!(stderr.contains("(--overlay, --packages) take") && stderr.contains("use --memory"), "{stderr}");
 }
 
 #[test]
