@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::play::preflight::PreflightError;
 use crate::process::interrupt;
+use crate::report::Record;
 
 /// The command line asks for something impossible; clap's own errors have the same code.
 const REFUSED: u8 = 2;
@@ -43,6 +44,21 @@ impl Ended {
     pub(super) fn preflight(error: PreflightError) -> Self {
         if error.host_at_fault() { Self::cannot_test(error) } else { Self::refused(error) }
     }
+}
+
+/// The exit code of a run whose results are in `record`. A failed result decides it, before a report that could not be written.
+pub(super) fn of_record(record: &Record, written: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    if let Err(error) = written {
+        if !record.failed() {
+            return Err(Ended::cannot_test(error).into());
+        }
+        eprintln!("{} {error:#}", style("error:").red().bold().for_stderr());
+    }
+    Ok(match (record.failed(), record.host_at_fault()) {
+        (false, _) => ExitCode::SUCCESS,
+        (true, true) => CANNOT_TEST.into(),
+        (true, false) => ExitCode::FAILURE,
+    })
 }
 
 /// Prints why a command failed, and returns its exit code. A failure after an interruption is not reported as an error.

@@ -15,7 +15,7 @@ use clap::Args;
 use console::{Term, style};
 use indicatif::MultiProgress;
 
-use super::exit::{CANNOT_TEST, Ended};
+use super::exit::{self, Ended};
 use super::machine::MachineArgs;
 use super::out::outln;
 use super::report::ReportArgs;
@@ -207,18 +207,7 @@ pub(super) fn run(args: &RunArgs, catalog: &Catalog) -> Result<ExitCode> {
         outln!("{}", report::json(&record)?);
     }
     print(report::summary(&record.scenarios, begun.elapsed()));
-    // A failed scenario decides the exit code, before a report that cannot be written.
-    if let (Err(error), false) = (&written, record.failed()) {
-        return Err(Ended::cannot_test(anyhow!("{error:#}")).into());
-    }
-    if let Err(error) = written {
-        eprintln!("{} {error:#}", style("error:").red().bold().for_stderr());
-    }
-    Ok(match (record.failed(), record.host_at_fault()) {
-        (false, _) => ExitCode::SUCCESS,
-        (true, true) => CANNOT_TEST.into(),
-        (true, false) => ExitCode::FAILURE,
-    })
+    exit::of_record(&record, written)
 }
 
 /// The selected scenarios.

@@ -11,7 +11,7 @@ use clap::Args;
 use console::{Term, style};
 use indicatif::MultiProgress;
 
-use super::exit::{CANNOT_TEST, Ended};
+use super::exit::{self, Ended};
 use super::machine::MachineArgs;
 use super::out::outln;
 use super::report::ReportArgs;
@@ -346,17 +346,7 @@ fn play(
     record = Record { notes: record.notes, ..Record::new(outcomes, begun.elapsed(), record.about) };
     let written = report::write(&record, &formats);
     print(report::summary(&record.scenarios, begun.elapsed()));
-    if let (Err(error), false) = (&written, record.failed()) {
-        return Err(Ended::cannot_test(anyhow!("{error:#}")).into());
-    }
-    if let Err(error) = written {
-        eprintln!("{} {error:#}", style("error:").red().bold().for_stderr());
-    }
-    Ok(match (record.failed(), record.host_at_fault()) {
-        (false, _) => ExitCode::SUCCESS,
-        (true, true) => CANNOT_TEST.into(),
-        (true, false) => ExitCode::FAILURE,
-    })
+    exit::of_record(&record, written)
 }
 
 #[cfg(test)]
